@@ -1,0 +1,83 @@
+//! What holder, voters and candidates say to each other. None of it goes through the log.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Epoch, Incarnation, MemberId, Session};
+
+/// "Do you still acknowledge me?" The holder asks every voter, each round.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewal {
+    /// Who asks.
+    pub holder: MemberId,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// The life of its guard.
+    pub session: Session,
+    /// The life of its daemon; answers to an earlier one are not counted.
+    pub incarnation: Incarnation,
+    /// The number of the round in this life.
+    pub round: u64,
+}
+
+/// A voter's answer to a [`Renewal`], naming what it answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalAnswer {
+    /// The epoch of the question.
+    pub epoch: Epoch,
+    /// The incarnation of the question.
+    pub incarnation: Incarnation,
+    /// The round of the question.
+    pub round: u64,
+    /// The answer.
+    pub verdict: RenewalVerdict,
+}
+
+/// Does the voter acknowledge?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RenewalVerdict {
+    /// Yes: it has not closed this epoch, and its floor says so durably.
+    Acknowledged,
+    /// It has closed this epoch: the holder repairs by taking a new one.
+    Closed,
+    /// Its applied record names another holder, session or a later epoch.
+    Superseded {
+        /// The epoch of its record.
+        epoch: Epoch,
+    },
+    /// Its applied record is older than the epoch of the question; ask again.
+    Behind,
+    /// It is no voter: its store was lost or torn and it must not promise anything.
+    NotAVoter,
+}
+
+/// A candidate's request to close an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloseRequest {
+    /// Who asks.
+    pub candidate: MemberId,
+    /// Which epoch.
+    pub epoch: Epoch,
+    /// False: only a question, nothing changes.
+    pub for_real: bool,
+}
+
+/// A voter's answer to a [`CloseRequest`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CloseVerdict {
+    /// Closed, durably, now or earlier.
+    Closed,
+    /// It would close if asked for real.
+    Would,
+    /// It heard from the holder, started, or learned of the epoch too recently.
+    NotYet {
+        /// How much longer it must be quiet, in milliseconds.
+        remaining_ms: u64,
+    },
+    /// Its applied record names another epoch, a vacant lease, or a pinned one.
+    Mismatch {
+        /// The epoch of its record.
+        epoch: Epoch,
+    },
+    /// It is no voter.
+    NotAVoter,
+}

@@ -1,0 +1,19 @@
+//! Until when the holder may write: renewals, acknowledgements, closes. Pure; the clock is a parameter.
+//!
+//! The record of the lease is replicated ([`crate::model::Lease`]); *until when* it is good is volatile. The holder
+//! renews with the voters, not with the Raft leader, and no renewal is written to any disk.
+//!
+//! - [`Holder`] numbers rounds and turns a majority of acknowledgements into a [`Licence`]: the clock when the round
+//!   was SENT, plus the ttl, less the [`margin`].
+//! - [`Voter`] acknowledges only what its applied record names and its durable floor allows, and closes an epoch only
+//!   when it has been quiet for the record's `wait`.
+
+mod arithmetic;
+mod holder;
+mod message;
+mod voter;
+
+pub use arithmetic::{BootTime, deadline, margin, patience, renewal_interval};
+pub use holder::{Holder, Licence};
+pub use message::{CloseRequest, CloseVerdict, Renewal, RenewalAnswer, RenewalVerdict};
+pub use voter::{Answer, Voter};

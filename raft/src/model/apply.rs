@@ -1,0 +1,234 @@
+//! The one place where the replicated state changes. Total, deterministic, clockless.
+
+use std::collections::BTreeSet;
+
+use super::command::{Basis, Command, Outcome, Rejection};
+use super::ids::{Epoch, MemberId};
+use super::intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
+use super::lease::{Lease, Tenure};
+use super::member::Member;
+use super::state::{ClusterState, Settings};
+
+/// The most members a cluster may have: keeps a broken or hostile joiner from growing the state without limit.
+pub const MAX_MEMBERS: usize = 64;
+/// The longest settings document, in bytes.
+pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
+/// The shortest and the longest time one renewal may be good, in milliseconds.
+pub const TTL_LIMITS_MS: (u64, u64) = (2_000, 3_600_000);
+
+/// Applies one committed command. `index` is its place in the log.
+///
+/// A failed expectation changes nothing and is the ordinary outcome [`Outcome::Rejected`].
+pub fn apply(state: &mut ClusterState, index: u64, command: &Command) -> Outcome {
+    match decide(state, index, command) {
+        Ok(()) => Outcome::Applied,
+        Err(rejection) => Outcome::Rejected(rejection),
+    }
+}
+
+/// Every arm checks all its expectations before it changes anything.
+fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(), Rejection> {
+    if state.group.is_some() == matches!(command, Command::Found { .. }) {
+        return Err(Rejection::Founding);
+    }
+    match command {
+        Command::Found { group, scope, members } => {
+            let voters = members.iter().map(|(id, _)| *id).collect();
+            *state = ClusterState {
+                group: Some(*group),
+                scope: scope.clone(),
+                members: members.iter().cloned().collect(),
+                lease: Lease { epoch: Epoch(0), voters, tenure: None },
+                ..ClusterState::default()
+            };
+            Ok(())
+        }
+        Command::PutMember { id, member, replaces } => put_member(state, *id, member, *replaces),
+        Command::RemoveMember { id } => {
+            refuse_voter(state, *id)?;
+            state.leaving.remove(id);
+            state.members.remove(id).map(|_| ()).ok_or(Rejection::Member { id: *id })
+        }
+        Command::SetLeaving { id, leaving } => {
+            if !state.members.contains_key(id) {
+                return Err(Rejection::Member { id: *id });
+            }
+            if *leaving {
+                state.leaving.insert(*id);
+            } else {
+                state.leaving.remove(id);
+            }
+            Ok(())
+        }
+        Command::Grant { expected_epoch, to, session, ttl_ms, basis } => {
+            expect_epoch(state, *expected_epoch)?;
+            let voters = grant_voters(state, *to, basis)?;
+            if !(TTL_LIMITS_MS.0..=TTL_LIMITS_MS.1).contains(ttl_ms) {
+                return Err(Rejection::Limit { what: format!("ttl must be 2 s to 1 h, not {ttl_ms} ms") });
+            }
+            let before = state.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
+            let wait_ms = before.max(*ttl_ms);
+            let tenure = Tenure { holder: *to, session: *session, ttl_ms: *ttl_ms, wait_ms, pinned: false };
+            begin_epoch(state, tenure, voters);
+            Ok(())
+        }
+        Command::Release { epoch } => {
+            expect_epoch(state, *epoch)?;
+            state.lease.tenure.take().map(|_| ()).ok_or(Rejection::Tenure)
+        }
+        Command::Transfer { epoch, to, session, voters } => {
+            transfer(state, *epoch, *to, *session, voters.as_ref())
+        }
+        Command::SetVoters { epoch, voters } => {
+            expect_epoch(state, *epoch)?;
+            if state.lease.tenure.is_some() {
+                return Err(Rejection::Tenure);
+            }
+            check_voters(state, voters)?;
+            state.lease.voters.clone_from(voters);
+            Ok(())
+        }
+        Command::SetSystemIdentifier { epoch, identifier } => {
+            expect_epoch(state, *epoch)?;
+            match state.system_identifier {
+                Some(current) if current != *identifier => Err(Rejection::SystemIdentifier { current }),
+                _ => {
+                    state.system_identifier = Some(*identifier);
+                    Ok(())
+                }
+            }
+        }
+        Command::SetSettings { expected, document } => {
+            if state.settings.revision != *expected {
+                return Err(Rejection::Revision { current: state.settings.revision });
+            }
+            if document.len() > MAX_DOCUMENT_BYTES {
+                return Err(Rejection::Limit {
+                    what: format!("settings must not exceed {MAX_DOCUMENT_BYTES} bytes"),
+                });
+            }
+            let revision = super::ids::Revision(expected.0.saturating_add(1));
+            state.settings = Settings { revision, document: document.clone() };
+            Ok(())
+        }
+        Command::SetIntent { intent } => set_intent(state, index, intent),
+        Command::EndIntent { id, end } => match state.intent.take_if(|pending| pending.id == *id) {
+            Some(pending) => {
+                state.last_intent = Some(EndedIntent { id: pending.id, end: end.clone() });
+                Ok(())
+            }
+            None => Err(Rejection::Intent),
+        },
+    }
+}
+
+fn put_member(
+    state: &mut ClusterState,
+    id: MemberId,
+    member: &Member,
+    replaces: Option<MemberId>,
+) -> Result<(), Rejection> {
+    let others = || state.members.iter().filter(|(other, _)| **other != id && Some(**other) != replaces);
+    if let Some((by, _)) = others().find(|(_, other)| other.name == member.name) {
+        return Err(Rejection::NameTaken { name: member.name.clone(), by: *by });
+    }
+    if let Some((by, other)) = others().find(|(_, other)| other.raft_addr == member.raft_addr) {
+        return Err(Rejection::AddressTaken { address: other.raft_addr.clone(), by: *by });
+    }
+    if state.members.len() >= MAX_MEMBERS && !state.members.contains_key(&id) {
+        return Err(Rejection::Limit { what: format!("a cluster has at most {MAX_MEMBERS} members") });
+    }
+    if let Some(old) = replaces.filter(|old| *old != id) {
+        refuse_voter(state, old)?;
+        state.members.remove(&old);
+        state.leaving.remove(&old);
+    }
+    state.members.insert(id, member.clone());
+    Ok(())
+}
+
+/// A lease voter, or the holder, cannot be removed from the members: first it must cease to count.
+fn refuse_voter(state: &ClusterState, id: MemberId) -> Result<(), Rejection> {
+    if state.lease.voters.contains(&id) || state.lease.holder() == Some(id) {
+        return Err(Rejection::StillVoter { id });
+    }
+    Ok(())
+}
+
+fn expect_epoch(state: &ClusterState, expected: Epoch) -> Result<(), Rejection> {
+    let current = state.lease.epoch;
+    if current == expected { Ok(()) } else { Err(Rejection::Epoch { current }) }
+}
+
+/// The voters of the new epoch, if the basis carries the grant.
+fn grant_voters(state: &ClusterState, to: MemberId, basis: &Basis) -> Result<BTreeSet<MemberId>, Rejection> {
+    if !state.is_data_member(to) {
+        return Err(Rejection::Member { id: to });
+    }
+    let lease = &state.lease;
+    match (basis, &lease.tenure) {
+        (Basis::Vacant, None) => Ok(lease.voters.clone()),
+        (Basis::Renewed { voters }, Some(tenure)) if tenure.holder == to => {
+            check_voters(state, voters)?;
+            Ok(voters.clone())
+        }
+        (Basis::Closed { .. }, Some(tenure)) if tenure.pinned => Err(Rejection::Pinned),
+        (Basis::Closed { by }, Some(_)) if lease.is_majority(by) => Ok(lease.voters.clone()),
+        (Basis::Closed { .. }, Some(_)) => Err(Rejection::TooFewCloses),
+        (Basis::Vacant | Basis::Renewed { .. }, Some(_))
+        | (Basis::Renewed { .. } | Basis::Closed { .. }, None) => Err(Rejection::Tenure),
+    }
+}
+
+/// Old and new majorities must share a member, which one change at a time guarantees.
+fn check_voters(state: &ClusterState, voters: &BTreeSet<MemberId>) -> Result<(), Rejection> {
+    let changed = state.lease.voters.symmetric_difference(voters).count();
+    let known = voters.iter().all(|id| state.members.contains_key(id));
+    if voters.is_empty() || changed > 1 || !known { Err(Rejection::Voters) } else { Ok(()) }
+}
+
+fn begin_epoch(state: &mut ClusterState, tenure: Tenure, voters: BTreeSet<MemberId>) {
+    let holder = tenure.holder;
+    let changes_holder = state.lease.holder() != Some(holder);
+    state.lease = Lease { epoch: state.lease.epoch.next(), voters, tenure: Some(tenure) };
+    if changes_holder && let Some(pending) = state.intent.take() {
+        state.last_intent = Some(EndedIntent { id: pending.id, end: IntentEnd::Done { holder } });
+    }
+}
+
+fn transfer(
+    state: &mut ClusterState,
+    epoch: Epoch,
+    to: MemberId,
+    session: super::ids::Session,
+    voters: Option<&BTreeSet<MemberId>>,
+) -> Result<(), Rejection> {
+    expect_epoch(state, epoch)?;
+    let Some(tenure) = &state.lease.tenure else { return Err(Rejection::Tenure) };
+    if tenure.holder == to || !state.is_data_member(to) {
+        return Err(Rejection::Member { id: to });
+    }
+    let voters = voters.unwrap_or(&state.lease.voters).clone();
+    check_voters(state, &voters)?;
+    let next = Tenure { holder: to, session, pinned: false, wait_ms: tenure.ttl_ms, ..tenure.clone() };
+    begin_epoch(state, next, voters);
+    Ok(())
+}
+
+fn set_intent(state: &mut ClusterState, index: u64, intent: &Intent) -> Result<(), Rejection> {
+    if state.intent.is_some() {
+        return Err(Rejection::Intent);
+    }
+    if let Intent::Switchover { from, .. } = intent
+        && state.lease.holder() != Some(*from)
+    {
+        return Err(Rejection::Tenure);
+    }
+    if let Some(to) = intent.target()
+        && (!state.is_data_member(to) || state.lease.holder() == Some(to))
+    {
+        return Err(Rejection::Member { id: to });
+    }
+    state.intent = Some(PendingIntent { id: index, intent: intent.clone() });
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! What may be asked of the replicated state, and what comes of it.
+//!
+//! Every command that touches the lease is a compare-and-set on the epoch: a proposal whose answer was lost may be
+//! repeated, and a late one does nothing.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{Epoch, GroupId, MemberId, MemberName, Revision, Session, SystemIdentifier};
+use super::intent::{Intent, IntentEnd};
+use super::member::Member;
+
+/// A change of the replicated state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// The first command of a group: its identity and its founders, who are its voters.
+    Found {
+        /// The group's identity.
+        group: GroupId,
+        /// The cluster's name (`scope`).
+        scope: String,
+        /// The founders.
+        members: Vec<(MemberId, Member)>,
+    },
+    /// A member joins or changes its addresses or tags.
+    PutMember {
+        /// The identity of its store.
+        id: MemberId,
+        /// Who it is.
+        member: Member,
+        /// The former id of the same name, removed in the same step; its old bearer was seen not to answer.
+        replaces: Option<MemberId>,
+    },
+    /// A member leaves for good.
+    RemoveMember {
+        /// Who leaves.
+        id: MemberId,
+    },
+    /// A member that stops cleanly asks for its vote to be taken back, or one that returned asks for it again.
+    SetLeaving {
+        /// Who stops or returned.
+        id: MemberId,
+        /// True: is stopping.
+        leaving: bool,
+    },
+    /// A new epoch of the lease.
+    Grant {
+        /// The epoch which this grant replaces.
+        expected_epoch: Epoch,
+        /// The new holder.
+        to: MemberId,
+        /// The life of its guard.
+        session: Session,
+        /// How long one renewal is good, in milliseconds.
+        ttl_ms: u64,
+        /// What makes the grant safe.
+        basis: Basis,
+    },
+    /// The holder, whose PostgreSQL is stopped, gives the lease back.
+    Release {
+        /// The epoch given back.
+        epoch: Epoch,
+    },
+    /// The holder, whose PostgreSQL is stopped, hands the lease over.
+    Transfer {
+        /// The epoch given up.
+        epoch: Epoch,
+        /// The next holder.
+        to: MemberId,
+        /// The life of the next holder's guard.
+        session: Session,
+        /// The voters of the new epoch when they change with it, by one member at most.
+        voters: Option<BTreeSet<MemberId>>,
+    },
+    /// The voters of the lease change, by one member at most, while it is vacant.
+    SetVoters {
+        /// The epoch of the vacant lease.
+        epoch: Epoch,
+        /// The new voters.
+        voters: BTreeSet<MemberId>,
+    },
+    /// The holder has made or adopted the cluster's database system.
+    SetSystemIdentifier {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// As `pg_controldata` prints it.
+        identifier: SystemIdentifier,
+    },
+    /// The settings change.
+    SetSettings {
+        /// The revision which this change replaces.
+        expected: Revision,
+        /// The whole new document: a JSON object.
+        document: String,
+    },
+    /// An operator asks for something.
+    SetIntent {
+        /// What.
+        intent: Intent,
+    },
+    /// An intent ends without a change of the holder.
+    EndIntent {
+        /// Which one.
+        id: u64,
+        /// Why.
+        end: IntentEnd,
+    },
+}
+
+/// What makes a grant safe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Basis {
+    /// The lease is vacant.
+    Vacant,
+    /// A new epoch for the same holder. It voids closes and late proposals of the old one.
+    Renewed {
+        /// The voters of the new epoch: the old ones with one more or one less at most.
+        voters: BTreeSet<MemberId>,
+    },
+    /// These voters closed the epoch durably: they acknowledge no renewal of it any more.
+    Closed {
+        /// Who closed.
+        by: BTreeSet<MemberId>,
+    },
+}
+
+/// What came of a command. A refusal is an ordinary outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The state changed, or already was as asked.
+    Applied,
+    /// A precondition did not hold; nothing changed.
+    Rejected(Rejection),
+}
+
+/// Why a command changed nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rejection {
+    /// The group was founded already, or not yet.
+    Founding,
+    /// The command names an epoch which is not the present one.
+    Epoch {
+        /// The present epoch.
+        current: Epoch,
+    },
+    /// The command names a revision which is not the present one.
+    Revision {
+        /// The present revision.
+        current: Revision,
+    },
+    /// The lease is held, or not held, against the command's expectation.
+    Tenure,
+    /// Too few voters closed the epoch.
+    TooFewCloses,
+    /// The present epoch is pinned.
+    Pinned,
+    /// The change of voters is more than one member, empties them, or names strangers.
+    Voters,
+    /// No such member, or a witness where a data member is needed.
+    Member {
+        /// Who.
+        id: MemberId,
+    },
+    /// The name belongs to another member.
+    NameTaken {
+        /// Which name.
+        name: MemberName,
+        /// Whose it is.
+        by: MemberId,
+    },
+    /// The peer address belongs to another member.
+    AddressTaken {
+        /// Which address.
+        address: String,
+        /// Whose it is.
+        by: MemberId,
+    },
+    /// The member still counts the lease.
+    StillVoter {
+        /// Who.
+        id: MemberId,
+    },
+    /// The cluster has another system identifier.
+    SystemIdentifier {
+        /// The cluster's.
+        current: SystemIdentifier,
+    },
+    /// Another intent is pending, or none with that number.
+    Intent,
+    /// A value is outside its limits.
+    Limit {
+        /// Which limit.
+        what: String,
+    },
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Founding => f.write_str("the group was founded already, or not yet"),
+            Self::Epoch { current } => write!(f, "the lease is at epoch {current} by now"),
+            Self::Revision { current } => write!(f, "the settings are at revision {current} by now"),
+            Self::Tenure => f.write_str("the lease's holder is not the one expected"),
+            Self::TooFewCloses => f.write_str("no majority of the voters has closed the epoch"),
+            Self::Pinned => f.write_str("the epoch is pinned by pause"),
+            Self::Voters => f.write_str("voters change by one known member at a time and are never empty"),
+            Self::Member { id } => write!(f, "{id} is not a member that can do this"),
+            Self::NameTaken { name, by } => write!(f, "the name {name} belongs to member {by}"),
+            Self::AddressTaken { address, by } => write!(f, "the address {address} belongs to member {by}"),
+            Self::StillVoter { id } => write!(f, "{id} still counts the lease"),
+            Self::SystemIdentifier { current } => {
+                write!(f, "the cluster's system identifier is {current}")
+            }
+            Self::Intent => f.write_str("another operator's request is pending, or this one has ended"),
+            Self::Limit { what } => f.write_str(what),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The members of a cluster as the replicated state knows them.
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::MemberName;
+
+/// What a member is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberKind {
+    /// Runs PostgreSQL.
+    Data,
+    /// Votes only.
+    Witness,
+}
+
+/// A member's identity and addresses. What changes each second (positions, lags, health) is not here: it travels
+/// between the daemons directly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Unique in the cluster.
+    pub name: MemberName,
+    /// With or without PostgreSQL.
+    pub kind: MemberKind,
+    /// `host:port` of the peers' port.
+    pub raft_addr: String,
+    /// `http://host:port` or `https://host:port` of the REST API; none for a witness.
+    pub api_url: Option<String>,
+    /// Where other members and clients reach this member's PostgreSQL; none for a witness.
+    pub postgres: Option<PostgresAddr>,
+    /// The operator's tags in the order of the configuration file.
+    pub tags: Tags,
+}
+
+/// Host and port of a PostgreSQL server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PostgresAddr {
+    /// A host name or an IP address, without brackets.
+    pub host: String,
+    /// A TCP port.
+    pub port: u16,
+}
+
+impl std::fmt::Display for PostgresAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A tag's value with the type which it has in the configuration file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TagValue {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Integer(i64),
+    /// A number with a fraction.
+    Float(f64),
+    /// Anything else.
+    Text(String),
+}
+
+impl Eq for TagValue {}
+
+/// A member's tags: any name with any value; some names have a meaning for the succession and the REST API.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tags(pub Vec<(String, TagValue)>);
+
+impl Tags {
+    /// The value of a tag.
+    pub fn get(&self, name: &str) -> Option<&TagValue> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// A boolean tag as Patroni reads it: a missing or unreadable one is false.
+    pub fn flag(&self, name: &str) -> bool {
+        match self.get(name) {
+            Some(TagValue::Bool(value)) => *value,
+            Some(TagValue::Integer(value)) => *value != 0,
+            Some(TagValue::Text(text)) => {
+                matches!(text.to_lowercase().as_str(), "true" | "on" | "yes" | "1")
+            }
+            Some(TagValue::Float(_)) | None => false,
+        }
+    }
+
+    /// A numeric tag.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        match self.get(name)? {
+            TagValue::Integer(value) => Some(*value),
+            TagValue::Text(text) => text.trim().parse().ok(),
+            TagValue::Bool(_) | TagValue::Float(_) => None,
+        }
+    }
+
+    /// The rank among equal candidates for promotion: higher is preferred, zero or less means never.
+    /// `nofailover` wins over `failover_priority` when both are given.
+    pub fn failover_priority(&self) -> i64 {
+        match (self.get("nofailover"), self.number("failover_priority")) {
+            (Some(_), _) if self.flag("nofailover") => 0,
+            (Some(_), _) | (None, None) => 1,
+            (None, Some(priority)) => priority,
+        }
+    }
+
+    /// May this member be promoted at all?
+    pub fn may_be_promoted(&self) -> bool {
+        self.failover_priority() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(pairs: &[(&str, TagValue)]) -> Tags {
+        Tags(pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
+    }
+
+    #[test]
+    fn nofailover_wins_over_priority() {
+        assert_eq!(tags(&[]).failover_priority(), 1);
+        assert_eq!(tags(&[("failover_priority", TagValue::Integer(5))]).failover_priority(), 5);
+        assert_eq!(tags(&[("failover_priority", TagValue::Text("0".into()))]).failover_priority(), 0);
+        let both = tags(&[
+            ("nofailover", TagValue::Text("true".into())),
+            ("failover_priority", TagValue::Integer(5)),
+        ]);
+        assert!(!both.may_be_promoted());
+        let neither =
+            tags(&[("nofailover", TagValue::Bool(false)), ("failover_priority", TagValue::Integer(0))]);
+        assert!(neither.may_be_promoted());
+    }
+}

@@ -1,0 +1,25 @@
+//! The replicated model: one value, [`ClusterState`], and one function, [`apply`].
+//!
+//! Pure: no clock, no I/O, no randomness; sets and maps are ordered. Every node applies the same commands in the
+//! same order and gets the same state. A failed expectation is a value ([`Rejection`]), never an error.
+
+mod apply;
+mod command;
+mod ids;
+mod intent;
+mod lease;
+mod lsn;
+mod member;
+mod state;
+
+pub use apply::{MAX_DOCUMENT_BYTES, MAX_MEMBERS, TTL_LIMITS_MS, apply};
+pub use command::{Basis, Command, Outcome, Rejection};
+pub use ids::{
+    Epoch, GroupId, Incarnation, InvalidMemberName, MemberId, MemberName, Revision, Session,
+    SystemIdentifier, TimelineId,
+};
+pub use intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
+pub use lease::{Lease, Tenure};
+pub use lsn::{InvalidLsn, Lsn, WalPosition};
+pub use member::{Member, MemberKind, PostgresAddr, TagValue, Tags};
+pub use state::{ClusterState, Settings};

@@ -1,0 +1,94 @@
+//! The replicated state: one value.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{GroupId, MemberId, Revision, SystemIdentifier};
+use super::intent::{EndedIntent, PendingIntent};
+use super::lease::Lease;
+use super::member::{Member, MemberKind};
+
+/// What the group agreed on. Only things on which agreement matters are here.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClusterState {
+    /// The group's identity; none before it is founded.
+    pub group: Option<GroupId>,
+    /// The cluster's name.
+    pub scope: String,
+    /// The database system; none before the first bootstrap has ended.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Everybody who belongs to the cluster.
+    pub members: BTreeMap<MemberId, Member>,
+    /// Members which stopped cleanly or are about to: they have given their vote back, or ask to.
+    pub leaving: BTreeSet<MemberId>,
+    /// The licence to be primary.
+    pub lease: Lease,
+    /// The cluster-wide configuration.
+    pub settings: Settings,
+    /// The operator's pending request.
+    pub intent: Option<PendingIntent>,
+    /// The operator's last request which ended.
+    pub last_intent: Option<EndedIntent>,
+}
+
+/// The cluster-wide configuration with its revision.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Settings {
+    /// Zero: never set.
+    pub revision: Revision,
+    /// A JSON object as text; checked by the daemon before it is proposed.
+    pub document: String,
+}
+
+impl ClusterState {
+    /// The member with this name.
+    pub fn member_named(&self, name: &str) -> Option<(MemberId, &Member)> {
+        self.members.iter().find(|(_, member)| member.name.as_str() == name).map(|(id, member)| (*id, member))
+    }
+
+    /// A member that can run PostgreSQL.
+    pub fn is_data_member(&self, id: MemberId) -> bool {
+        self.members.get(&id).is_some_and(|member| member.kind == MemberKind::Data)
+    }
+
+    /// The name of a member for a sentence; its id when it is not known.
+    pub fn name_of(&self, id: MemberId) -> String {
+        self.members.get(&id).map_or_else(|| id.to_string(), |member| member.name.to_string())
+    }
+
+    /// Broken invariants, each as a sentence; empty when all hold. Tests call it after every [`super::apply`].
+    pub fn violations(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut names = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
+        for member in self.members.values() {
+            if !names.insert(&member.name) {
+                found.push(format!("two members are named {}", member.name));
+            }
+            if !addresses.insert(&member.raft_addr) {
+                found.push(format!("two members have the address {}", member.raft_addr));
+            }
+        }
+        for voter in &self.lease.voters {
+            if !self.members.contains_key(voter) {
+                found.push(format!("lease voter {voter} is not a member"));
+            }
+        }
+        if self.group.is_some() && self.lease.voters.is_empty() {
+            found.push("the lease has no voters".to_owned());
+        }
+        if let Some(tenure) = &self.lease.tenure {
+            if !self.is_data_member(tenure.holder) {
+                found.push(format!("holder {} is not a data member", tenure.holder));
+            }
+            if tenure.wait_ms < tenure.ttl_ms {
+                found.push("the wait before a close is shorter than the ttl".to_owned());
+            }
+            if self.lease.epoch.0 == 0 {
+                found.push("a held lease has epoch 0".to_owned());
+            }
+        }
+        found
+    }
+}

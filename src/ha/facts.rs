@@ -1,0 +1,417 @@
+//! What was observed: one plain value, [`Observation`], from which [`super::decide`] decides.
+//!
+//! Absence of knowledge is a value ([`Fact::Unknown`]), never a default: each rule says what it does with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::model::{
+    ClusterState, Epoch, Lsn, MemberId, PostgresAddr, Session, SystemIdentifier, TimelineId, WalPosition,
+};
+use serde::{Deserialize, Serialize};
+
+use super::action::JobKind;
+
+/// Something observed, or the reason why it is not known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fact<T> {
+    /// Observed this long ago.
+    Known {
+        /// What was seen.
+        value: T,
+        /// How old the observation is.
+        age: Duration,
+    },
+    /// Not known, and why: a question that timed out is not an answer.
+    Unknown(String),
+}
+
+impl<T> Fact<T> {
+    /// A fact observed just now.
+    pub fn fresh(value: T) -> Self {
+        Self::Known { value, age: Duration::ZERO }
+    }
+
+    /// The value however old it is; the caller says with the name that age does not matter to it.
+    pub fn of_any_age(&self) -> Option<&T> {
+        match self {
+            Self::Known { value, .. } => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+
+    /// The value if it is at most this old.
+    pub fn within(&self, limit: Duration) -> Option<&T> {
+        match self {
+            Self::Known { value, age } if *age <= limit => Some(value),
+            Self::Known { .. } | Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// Everything a decision may depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observation {
+    /// This machine's clock when the observation was complete.
+    pub now: BootTime,
+    /// Who decides.
+    pub me: MemberId,
+    /// The replicated state as this node has applied it; may lag.
+    pub cluster: ClusterState,
+    /// What this node knows of the Raft group.
+    pub consensus: Consensus,
+    /// The lease as this node can prove it.
+    pub lease: LeaseFacts,
+    /// The local guard process.
+    pub guard: Fact<GuardFacts>,
+    /// The local PostgreSQL.
+    pub postgres: PostgresFacts,
+    /// The other data members' reports about themselves.
+    pub peers: BTreeMap<MemberId, Fact<MemberReport>>,
+    /// The long action in progress.
+    pub job: Option<Job>,
+    /// How the last long action of each kind ended.
+    pub finished: BTreeMap<JobKind, Finished>,
+    /// The daemon was asked to end (SIGTERM, SIGINT).
+    pub shutting_down: bool,
+    /// What the configuration says about decisions.
+    pub policy: Policy,
+}
+
+impl Observation {
+    /// This node's name for a sentence.
+    pub fn my_name(&self) -> String {
+        self.cluster.name_of(self.me)
+    }
+
+    /// The licence if its deadline is ahead and it belongs to the epoch which the applied record gives to this node.
+    pub fn licence(&self) -> Option<Licence> {
+        let current = self.cluster.lease.epoch;
+        let holder = self.cluster.lease.holder();
+        self.lease
+            .licence
+            .filter(|won| holder == Some(self.me) && won.epoch == current && won.deadline > self.now)
+    }
+
+    /// A peer's report, if it is young enough.
+    pub fn report(&self, of: MemberId, limit: Duration) -> Option<&MemberReport> {
+        self.peers.get(&of).and_then(|fact| fact.within(limit))
+    }
+}
+
+/// The Raft group as seen from here. None of it is a licence to write.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Consensus {
+    /// This node leads the Raft group, as far as it knows.
+    pub is_raft_leader: bool,
+    /// The Raft leader, as far as this node knows.
+    pub raft_leader: Option<MemberId>,
+    /// The Raft term.
+    pub term: u64,
+    /// The Raft voters of the applied membership.
+    pub voters: BTreeSet<MemberId>,
+}
+
+/// The lease as this node can prove it, and the succession it is preparing.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LeaseFacts {
+    /// The last licence won by this process.
+    pub licence: Option<Licence>,
+    /// A voter answered that this epoch is closed: repair by a new epoch.
+    pub disputed: Option<Epoch>,
+    /// Epochs up to this one were given up for good; durable.
+    pub given_up: Epoch,
+    /// How long this node's own voter has heard nothing from a holder.
+    pub quiet_for: Duration,
+    /// The answers to this node's requests to close the present epoch.
+    pub closes: Option<Closes>,
+}
+
+/// What the voters answered to a request to close an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Closes {
+    /// The epoch asked about.
+    pub epoch: Epoch,
+    /// Voters which would close it.
+    pub would: BTreeSet<MemberId>,
+    /// Voters which closed it, durably.
+    pub closed: BTreeSet<MemberId>,
+    /// How long ago the last round of answers came in.
+    pub age: Duration,
+}
+
+/// What the guard's page says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardFacts {
+    /// The life of this guard.
+    pub session: Session,
+    /// The deadline at which it kills PostgreSQL; none: disarmed.
+    pub deadline: Option<BootTime>,
+    /// How long ago the guard showed a heartbeat.
+    pub heartbeat_age: Duration,
+}
+
+/// What is known of the local PostgreSQL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostgresFacts {
+    /// The data directory.
+    pub data_dir: DataDir,
+    /// `pg_controldata`; read when the server is stopped, and now and then when it runs.
+    pub control: Fact<ControlData>,
+    /// The postmaster as the guard sees it.
+    pub process: Fact<Process>,
+    /// What the server says by SQL. A lost or hanging connection makes this unknown, never "stopped".
+    pub server: Fact<Server>,
+    /// Whom a standby is configured to follow (`primary_conninfo`); none: nobody, or not a standby.
+    pub configured_upstream: Option<Upstream>,
+    /// The timeline history of the local data directory: where each earlier timeline ended.
+    pub history: Vec<TimelineSwitch>,
+}
+
+/// The state of the data directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DataDir {
+    /// Missing or empty.
+    Empty,
+    /// Holds a database system.
+    Initialised {
+        /// A `backup_label` file is there: a base backup which was not started yet.
+        has_backup_label: bool,
+        /// A `standby.signal` file is there.
+        has_standby_signal: bool,
+    },
+    /// This daemon began to fill it (initdb or base backup) and did not finish: may be emptied.
+    Incomplete,
+    /// Not empty and no database system: never touched. The reason names what was found.
+    Foreign(String),
+}
+
+/// The fields of `pg_controldata` on which decisions depend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlData {
+    /// The database system.
+    pub system_identifier: SystemIdentifier,
+    /// The last state of the server.
+    pub state: ControlState,
+    /// The timeline of the latest checkpoint, or of the minimum recovery point when that is later.
+    pub timeline: TimelineId,
+    /// The location of the latest checkpoint.
+    pub checkpoint: Lsn,
+    /// The minimum recovery ending location; zero when there is none.
+    pub min_recovery_end: Lsn,
+}
+
+/// "Database cluster state" of `pg_controldata`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlState {
+    /// `starting up`
+    StartingUp,
+    /// `shut down`: a primary which ended cleanly.
+    ShutDown,
+    /// `shut down in recovery`: a standby which ended cleanly.
+    ShutDownInRecovery,
+    /// `shutting down`
+    ShuttingDown,
+    /// `in crash recovery`
+    InCrashRecovery,
+    /// `in archive recovery`: a standby.
+    InArchiveRecovery,
+    /// `in production`: a primary which runs or crashed.
+    InProduction,
+}
+
+impl ControlState {
+    /// Was the server writable when it wrote this? Crash recovery is a former primary's.
+    pub fn was_primary(self) -> bool {
+        match self {
+            Self::ShutDown | Self::ShuttingDown | Self::InCrashRecovery | Self::InProduction => true,
+            Self::StartingUp | Self::ShutDownInRecovery | Self::InArchiveRecovery => false,
+        }
+    }
+}
+
+/// The postmaster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Process {
+    /// No process of the data directory is left on this machine.
+    Stopped,
+    /// The postmaster has ended, but processes of the data directory are left.
+    Ending,
+    /// The postmaster runs.
+    Running {
+        /// Its process id.
+        pid: u32,
+        /// The guard is its parent; an adopted one has no death signal.
+        is_child: bool,
+    },
+}
+
+/// What the server says of itself by SQL.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// `pg_is_in_recovery()`.
+    pub is_in_recovery: bool,
+    /// A primary's write position; a standby's received position (flushed), or the replayed one where it is ahead.
+    pub position: WalPosition,
+    /// A standby's replayed position.
+    pub replayed: Option<Lsn>,
+    /// When the last replayed transaction was committed, as PostgreSQL prints it.
+    pub replayed_at: Option<String>,
+    /// Replay is paused.
+    pub replay_paused: bool,
+    /// The walreceiver, if one runs.
+    pub receiver: Option<Receiver>,
+    /// `pg_stat_replication`.
+    pub senders: Vec<Sender>,
+    /// The physical replication slots.
+    pub physical_slots: Vec<Slot>,
+    /// `server_version_num`, for example 150018.
+    pub version: u32,
+    /// `pg_postmaster_start_time()`, as PostgreSQL prints it.
+    pub started_at: String,
+}
+
+/// `pg_stat_wal_receiver`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receiver {
+    /// The status, for example `streaming`.
+    pub status: String,
+    /// The server it receives from, when PostgreSQL says.
+    pub from: Option<PostgresAddr>,
+    /// `application_name` slot in use.
+    pub slot: Option<String>,
+}
+
+/// A row of `pg_stat_replication`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sender {
+    /// `application_name`: the member's name.
+    pub application_name: String,
+    /// `client_addr`; none for a local socket.
+    pub client_addr: Option<String>,
+    /// `usename`.
+    pub user: String,
+    /// `state`, for example `streaming`.
+    pub state: String,
+    /// `sync_state`.
+    pub sync_state: String,
+    /// `sync_priority`.
+    pub sync_priority: i32,
+    /// `flush_lsn`.
+    pub flushed: Option<Lsn>,
+    /// `replay_lsn`.
+    pub replayed: Option<Lsn>,
+}
+
+/// A physical replication slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slot {
+    /// `slot_name`.
+    pub name: String,
+    /// Somebody streams through it.
+    pub is_active: bool,
+    /// `restart_lsn`.
+    pub restart: Option<Lsn>,
+}
+
+/// A server to follow, to clone, or to rewind from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// The member's name.
+    pub name: String,
+    /// Its PostgreSQL.
+    pub addr: PostgresAddr,
+}
+
+/// A line of a timeline history file: where a timeline ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineSwitch {
+    /// The timeline which ended.
+    pub timeline: TimelineId,
+    /// Where.
+    pub lsn: Lsn,
+    /// PostgreSQL's reason, for example `no recovery target specified`.
+    pub reason: String,
+}
+
+/// What a data member says of itself to the others, with every exchange over the peers' port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberReport {
+    /// The life of its guard: a lease can be handed only to this.
+    pub session: Option<Session>,
+    /// The word for its state, as in [`super::State`].
+    pub state: String,
+    /// The system identifier of its data directory.
+    pub system_identifier: Option<SystemIdentifier>,
+    /// Its data directory holds a database system.
+    pub has_data: bool,
+    /// PostgreSQL runs and answers.
+    pub is_running: bool,
+    /// `pg_is_in_recovery()`; none when it does not answer.
+    pub is_in_recovery: Option<bool>,
+    /// Its position: written, or received, or, when stopped, what its control data says at least.
+    pub position: Option<WalPosition>,
+    /// A standby's replayed position.
+    pub replayed: Option<Lsn>,
+    /// Its walreceiver streams.
+    pub is_streaming: bool,
+    /// Its walreceiver is gone, and `position` was read after that: the position can only grow by replay of what is
+    /// already there.
+    pub stream_ended: bool,
+    /// Where each earlier timeline of it ended.
+    pub history: Vec<TimelineSwitch>,
+    /// It stands behind the others for a while, after a promotion that did not succeed.
+    pub stands_back: bool,
+    /// `server_version_num`; zero when not known.
+    pub version: u32,
+    /// The epoch which it has applied.
+    pub epoch: Epoch,
+    /// It is about to end.
+    pub shutting_down: bool,
+}
+
+/// The long action in progress.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// What is being done.
+    pub kind: JobKind,
+    /// For how long.
+    pub running_for: Duration,
+    /// What it is about, for a sentence: the upstream's name, for example.
+    pub detail: String,
+}
+
+/// How a long action ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finished {
+    /// The error's text; none: it succeeded.
+    pub error: Option<String>,
+    /// How long ago.
+    pub age: Duration,
+    /// How often in a row it failed.
+    pub failures: u32,
+    /// Under which epoch it was begun.
+    pub epoch: Epoch,
+}
+
+/// What the configuration says about decisions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policy {
+    /// How long a renewal of the next epoch is good.
+    pub ttl: Duration,
+    /// The longest time between observations.
+    pub loop_wait: Duration,
+    /// How long a retried operation may go on.
+    pub retry_timeout: Duration,
+    /// The most bytes a candidate may lie behind the last known position of the primary.
+    pub maximum_lag_on_failover: u64,
+    /// How long a primary may need to start before it gives the lease back; zero: at once.
+    pub primary_start_timeout: Duration,
+    /// Whether a diverged former primary may be rewound.
+    pub use_pg_rewind: bool,
+    /// Whether physical replication slots are kept for the members.
+    pub use_slots: bool,
+    /// The settings document for a new cluster (`bootstrap.dcs`), a JSON object.
+    pub bootstrap_settings: String,
+}
