@@ -1,4 +1,12 @@
 //! The Raft group of pgherd: what the members of a cluster agree on, and how.
 
+pub mod clock;
+pub mod group;
 pub mod lease;
 pub mod model;
+pub mod network;
+pub mod renewer;
+
+pub use group::Group;
+pub use network::PeerServer;
+pub use renewer::{LicenceSink, Renewer, RenewerFacts};

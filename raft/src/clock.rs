@@ -1,0 +1,33 @@
+//! The only place of this crate that reads a clock.
+
+use std::time::{Duration, SystemTime};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::lease::BootTime;
+
+/// This machine's CLOCK_BOOTTIME: runs on in suspend, never steps.
+pub fn now() -> BootTime {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
+    BootTime(Duration::new(seconds, nanoseconds))
+}
+
+/// The wall clock, for log lines and JSON only: it steps, so nothing may be decided by it.
+#[expect(clippy::disallowed_methods, reason = "this is the module from which everybody takes time")]
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_does_not_go_back() {
+        let first = now();
+        assert!(now() >= first);
+        assert!(first.0 > Duration::ZERO);
+    }
+}
