@@ -12,4 +12,5 @@
 //!         PostgreSQL         propose to the log         guard
 //! ```
 
+pub mod guard;
 pub mod ha;

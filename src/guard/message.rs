@@ -1,0 +1,101 @@
+//! What daemon and guard say to each other: values, sent as one line of JSON each.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pgherd_raft::lease::BootTime;
+use serde::{Deserialize, Serialize};
+
+use crate::ha::Process;
+
+/// How to start the postmaster.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRequest {
+    /// The `postgres` program, with its full path.
+    pub program: PathBuf,
+    /// Its arguments: `-D`, the data directory, and so on.
+    pub args: Vec<String>,
+    /// The whole environment; nothing is inherited.
+    pub env: BTreeMap<String, String>,
+    /// The file to which standard output and standard error are appended; created when missing, mode 0600.
+    pub log_file: PathBuf,
+}
+
+impl fmt::Debug for StartRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The environment may hold passwords.
+        f.debug_struct("StartRequest")
+            .field("program", &self.program)
+            .field("args", &self.args)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("log_file", &self.log_file)
+            .finish()
+    }
+}
+
+/// The signals of which the postmaster makes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PostmasterSignal {
+    /// SIGTERM: smart shutdown.
+    Smart,
+    /// SIGINT: fast shutdown.
+    Fast,
+    /// SIGQUIT: immediate shutdown.
+    Immediate,
+    /// SIGHUP: read the configuration files again.
+    Reload,
+}
+
+/// How a postmaster ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PostmasterExit {
+    /// It returned this status; 0 is a clean shutdown.
+    Exited(i32),
+    /// This signal ended it.
+    Signalled(i32),
+    /// It was adopted, so its status went to its parent.
+    NotKnown,
+}
+
+/// The last time the guard killed PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kill {
+    /// How often it did in its life.
+    pub count: u64,
+    /// The deadline which had come; none: it was ordered.
+    pub deadline: Option<BootTime>,
+    /// When the first signal was sent.
+    pub began: BootTime,
+    /// When no process of the data directory was left; none: not yet.
+    pub finished: Option<BootTime>,
+}
+
+/// What changes without being asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The guard process runs; once false, this handle is of no more use: [`super::Guard::ensure`] makes a new one.
+    pub is_alive: bool,
+    /// The postmaster.
+    pub process: Process,
+    /// How many postmasters ended in the guard's life.
+    pub exits: u64,
+    /// How the last one ended.
+    pub last_exit: Option<PostmasterExit>,
+    /// The last kill.
+    pub last_kill: Option<Kill>,
+}
+
+/// What the guard answers after a fresh look at the machine's processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The postmaster.
+    pub process: Process,
+    /// Every process of the data directory: the postmaster, what descends from it, and standalone servers.
+    pub pids: Vec<u32>,
+    /// How long the look took.
+    pub took: Duration,
+    /// What the guard could not get from the system, a sentence each.
+    pub warnings: Vec<String>,
+}
