@@ -24,6 +24,31 @@ pub struct Decision {
     pub wake_in: Duration,
 }
 
+impl Decision {
+    /// A decision without actions, to be looked at again after `wake_in` at the latest.
+    pub(super) fn new(state: State, rule: Rule, because: impl Into<String>, wake_in: Duration) -> Self {
+        Self { state, rule, actions: Vec::new(), because: because.into(), waiting_for: None, wake_in }
+    }
+
+    /// With one more action.
+    pub(super) fn act(mut self, action: Action) -> Self {
+        self.actions.push(action);
+        self
+    }
+
+    /// Waiting for something.
+    pub(super) fn wait(mut self, what: impl Into<String>) -> Self {
+        self.waiting_for = Some(what.into());
+        self
+    }
+
+    /// To be looked at again sooner.
+    pub(super) fn again_in(mut self, time: Duration) -> Self {
+        self.wake_in = self.wake_in.min(time);
+        self
+    }
+}
+
 /// What a node is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -124,6 +124,8 @@ pub struct LeaseFacts {
     pub given_up: Epoch,
     /// How long this node's own voter has heard nothing from a holder.
     pub quiet_for: Duration,
+    /// The voters which acknowledged one of the last rounds of this holder.
+    pub answering: BTreeSet<MemberId>,
     /// The answers to this node's requests to close the present epoch.
     pub closes: Option<Closes>,
 }
@@ -167,6 +169,8 @@ pub struct PostgresFacts {
     pub configured_upstream: Option<Upstream>,
     /// The timeline history of the local data directory: where each earlier timeline ended.
     pub history: Vec<TimelineSwitch>,
+    /// An earlier clone put data aside that was not deleted yet.
+    pub has_old_data: bool,
 }
 
 /// The state of the data directory.

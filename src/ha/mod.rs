@@ -1,11 +1,33 @@
 //! The heart: from an [`Observation`] to a [`Decision`], purely.
+//!
+//! Each data node decides about itself; the replicated log arbitrates. The only licence to run a writable PostgreSQL
+//! is the lease: the record names this member and this life of its guard, and a majority of the record's voters
+//! acknowledged a renewal whose deadline has not passed. No rule makes a node writable on a guess.
+//!
+//! Reading order: [`decide`] (the order of the rules), then a file a situation: `holder`, `switchover`, `shutdown` for
+//! the node with the lease; `succession`, `standby` for the others; `candidate` and `lineage` answer who is next and
+//! who went another way. [`Rule`] lists every rule.
+//!
+//! Pure: no clock, no I/O, no randomness, no async; [`Observation::now`] is data.
 
 mod action;
+mod candidate;
+mod decide;
 mod decision;
 mod facts;
+mod holder;
+mod lineage;
+mod report;
 mod rule;
+mod shutdown;
+mod standby;
+mod succession;
+mod switchover;
 
 pub use action::*;
+pub use candidate::{Candidate, REPORT_FRESH, Ranking, Unfit, rank};
+pub use decide::{GUARD_STALE, decide};
 pub use decision::{Decision, State};
 pub use facts::*;
+pub use report::{SERVER_FRESH, STAND_BACK, own_report, streams};
 pub use rule::Rule;

@@ -1,10 +1,115 @@
-//! The named rules.
+//! The named rules. Each decision names the one that made it; every one is fired by a golden script.
 
 use serde::{Deserialize, Serialize};
 
-/// The rule which decided; every one is fired by a golden script.
+/// The rule which decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Rule {
     /// The group is not founded or not joined yet.
     NoGroup,
+    /// No living guard: PostgreSQL is neither started nor promoted without one.
+    GuardMissing,
+    /// The data directory belongs to another database system.
+    OtherSystem,
+    /// The data directory holds something else than a database system.
+    ForeignDataDir,
+    /// The data directory was being filled by this daemon and was not finished.
+    IncompleteDataDir,
+    /// PostgreSQL may be writable although the lease is not this node's.
+    Demote,
+    /// The guard is armed although PostgreSQL cannot be writable.
+    DisarmGuard,
+    /// A long action is in progress.
+    JobRunning,
+
+    /// The daemon ends: PostgreSQL is stopped first.
+    ShutDownStop,
+    /// The daemon ends: the lease goes to a standby which has received everything.
+    ShutDownHandOver,
+    /// The daemon ends: the lease is given back.
+    ShutDownRelease,
+    /// The daemon ends: nothing is left to do.
+    ShutDownDone,
+
+    /// The lease was granted to an earlier life of this node, whose processes are gone: a new epoch is asked for.
+    StrangerToEpoch,
+    /// The epoch was given up: the lease is given back, whatever became of an earlier proposal.
+    GivenUpEpoch,
+    /// The lease is this node's; the first renewal is not won yet, or renewals do not come through.
+    AwaitLicence,
+    /// A voter has closed the epoch: repaired by a new one.
+    RepairEpoch,
+    /// The voters of the lease change by one member, as a new epoch.
+    ChangeVoters,
+    /// A new ttl begins with a new epoch.
+    ChangeTtl,
+    /// The holder makes the cluster's database system.
+    Bootstrap,
+    /// The holder records the cluster's system identifier.
+    RecordSystem,
+    /// The holder records the settings of the new cluster.
+    RecordSettings,
+    /// The holder has no data: the lease is given back.
+    HolderWithoutData,
+    /// The holder's PostgreSQL ended: started again where it is.
+    RestartInPlace,
+    /// The holder's standby is stopped: started, to be promoted.
+    StartForPromotion,
+    /// The holder's standby is promoted.
+    Promote,
+    /// The holder's PostgreSQL does not become writable in time: the lease is given back.
+    GiveBack,
+    /// The guard is armed before anything may be written.
+    ArmGuard,
+    /// Replication slots are made for the members.
+    KeepSlots,
+    /// The holder runs a writable PostgreSQL.
+    Lead,
+
+    /// An operator's switchover: PostgreSQL is checkpointed and stopped.
+    HandOverStop,
+    /// An operator's switchover: the lease goes to the target.
+    HandOverTransfer,
+    /// An operator's switchover waits for the target to have received everything.
+    HandOverWait,
+    /// An operator's request cannot be done.
+    HandOverRefuse,
+
+    /// No data: waits for a primary to copy.
+    AwaitPrimary,
+    /// No data: copies the primary.
+    Clone,
+    /// The stopped standby is started.
+    StartStandby,
+    /// The stopped former primary is rewound.
+    Rewind,
+    /// A standby which went another way than the primary is stopped, to be rewound.
+    Diverged,
+    /// The standby is pointed at the primary.
+    Follow,
+    /// The new copy streams: what was put aside is deleted.
+    DiscardOldData,
+    /// Streams from the primary.
+    Standby,
+    /// Runs in recovery but does not stream.
+    CatchUp,
+
+    /// The holder has been silent for some renewals: the succession is prepared.
+    Suspect,
+    /// The old stream is ended, so that positions are final before they are compared.
+    EndStream,
+    /// This node may not be promoted.
+    MayNotPromote,
+    /// Another member is the better candidate.
+    BetterCandidate,
+    /// The voters are asked whether they would close the epoch.
+    AskToClose,
+    /// The voters are asked to close the epoch.
+    Close,
+    /// With the closes of a majority, the lease is asked for.
+    TakeClosed,
+    /// The lease is vacant, and this node is the best candidate.
+    TakeVacant,
+    /// The cluster has no data yet, and another member will make it.
+    AwaitBootstrap,
 }

@@ -11,6 +11,8 @@ use crate::model::{Epoch, Incarnation, Lease, MemberId, Session};
 
 /// Rounds whose answers may still arrive; older ones are forgotten.
 const ROUNDS_KEPT: usize = 16;
+/// As many missed rounds make a voter count as silent: the patience of the succession.
+const ROUNDS_RECENT: usize = 3;
 
 /// The state of one daemon life as (possible) holder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +133,12 @@ impl Holder {
     /// The last licence won, whether or not its deadline has passed.
     pub fn licence(&self) -> Option<Licence> {
         self.licence
+    }
+
+    /// The voters which acknowledged one of the last few rounds: who is there, for a change of voters.
+    pub fn answering(&self) -> BTreeSet<MemberId> {
+        let recent = self.rounds.iter().rev().take(ROUNDS_RECENT);
+        recent.flat_map(|round| round.acknowledged.iter().copied()).collect()
     }
 
     /// The epoch which some voter has closed: to be repaired by a new one.

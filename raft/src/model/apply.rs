@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::command::{Basis, Command, Outcome, Rejection};
-use super::ids::{Epoch, MemberId};
+use super::ids::{Epoch, MemberId, Revision, Session};
 use super::intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 use super::lease::{Lease, Tenure};
 use super::member::Member;
@@ -62,15 +62,7 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
         }
         Command::Grant { expected_epoch, to, session, ttl_ms, basis } => {
             expect_epoch(state, *expected_epoch)?;
-            let voters = grant_voters(state, *to, basis)?;
-            if !(TTL_LIMITS_MS.0..=TTL_LIMITS_MS.1).contains(ttl_ms) {
-                return Err(Rejection::Limit { what: format!("ttl must be 2 s to 1 h, not {ttl_ms} ms") });
-            }
-            let before = state.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
-            let wait_ms = before.max(*ttl_ms);
-            let tenure = Tenure { holder: *to, session: *session, ttl_ms: *ttl_ms, wait_ms, pinned: false };
-            begin_epoch(state, tenure, voters);
-            Ok(())
+            grant(state, *to, *session, *ttl_ms, basis)
         }
         Command::Release { epoch } => {
             expect_epoch(state, *epoch)?;
@@ -98,19 +90,7 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
                 }
             }
         }
-        Command::SetSettings { expected, document } => {
-            if state.settings.revision != *expected {
-                return Err(Rejection::Revision { current: state.settings.revision });
-            }
-            if document.len() > MAX_DOCUMENT_BYTES {
-                return Err(Rejection::Limit {
-                    what: format!("settings must not exceed {MAX_DOCUMENT_BYTES} bytes"),
-                });
-            }
-            let revision = super::ids::Revision(expected.0.saturating_add(1));
-            state.settings = Settings { revision, document: document.clone() };
-            Ok(())
-        }
+        Command::SetSettings { expected, document } => set_settings(state, *expected, document),
         Command::SetIntent { intent } => set_intent(state, index, intent),
         Command::EndIntent { id, end } => match state.intent.take_if(|pending| pending.id == *id) {
             Some(pending) => {
@@ -160,6 +140,37 @@ fn expect_epoch(state: &ClusterState, expected: Epoch) -> Result<(), Rejection> 
     if current == expected { Ok(()) } else { Err(Rejection::Epoch { current }) }
 }
 
+fn grant(
+    state: &mut ClusterState,
+    to: MemberId,
+    session: Session,
+    ttl_ms: u64,
+    basis: &Basis,
+) -> Result<(), Rejection> {
+    let voters = grant_voters(state, to, basis)?;
+    if !(TTL_LIMITS_MS.0..=TTL_LIMITS_MS.1).contains(&ttl_ms) {
+        return Err(Rejection::Limit { what: format!("ttl must be 2 s to 1 h, not {ttl_ms} ms") });
+    }
+    let before = state.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
+    let tenure = Tenure { holder: to, session, ttl_ms, wait_ms: before.max(ttl_ms), pinned: false };
+    begin_epoch(state, tenure, voters);
+    Ok(())
+}
+
+fn set_settings(state: &mut ClusterState, expected: Revision, document: &str) -> Result<(), Rejection> {
+    if state.settings.revision != expected {
+        return Err(Rejection::Revision { current: state.settings.revision });
+    }
+    if document.len() > MAX_DOCUMENT_BYTES {
+        return Err(Rejection::Limit {
+            what: format!("settings must not exceed {MAX_DOCUMENT_BYTES} bytes"),
+        });
+    }
+    let revision = Revision(expected.0.saturating_add(1));
+    state.settings = Settings { revision, document: document.to_owned() };
+    Ok(())
+}
+
 /// The voters of the new epoch, if the basis carries the grant.
 fn grant_voters(state: &ClusterState, to: MemberId, basis: &Basis) -> Result<BTreeSet<MemberId>, Rejection> {
     if !state.is_data_member(to) {
@@ -200,7 +211,7 @@ fn transfer(
     state: &mut ClusterState,
     epoch: Epoch,
     to: MemberId,
-    session: super::ids::Session,
+    session: Session,
     voters: Option<&BTreeSet<MemberId>>,
 ) -> Result<(), Rejection> {
     expect_epoch(state, epoch)?;

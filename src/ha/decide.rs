@@ -1,0 +1,135 @@
+//! The order in which the rules are asked. Total: every observation gets a decision.
+
+use std::time::Duration;
+
+use super::action::{Action, GuardAction, PgAction, StopMode};
+use super::decision::{Decision, State};
+use super::facts::{DataDir, Fact, Observation, Process};
+use super::rule::Rule;
+use super::{holder, shutdown, standby, succession};
+
+/// A guard whose heartbeat is older than this is not counted on.
+pub const GUARD_STALE: Duration = Duration::from_secs(1);
+/// How soon to look again when something is under way that may bring no event.
+pub(super) const SOON: Duration = Duration::from_millis(200);
+
+/// Decides what this node does next.
+///
+/// Safety comes first: a PostgreSQL that may be writable without a lease is stopped before anything else is looked at.
+pub fn decide(o: &Observation) -> Decision {
+    if let Some(decision) = without_a_licence_nobody_writes(o) {
+        return decision;
+    }
+    if o.cluster.group.is_none() {
+        return no_group(o);
+    }
+    if let Some(decision) = guard_missing(o).or_else(|| wrong_data(o)) {
+        return decision;
+    }
+    if o.shutting_down {
+        return shutdown::decide(o);
+    }
+    match o.cluster.lease.holder() {
+        Some(holder) if holder == o.me => holder::decide(o),
+        Some(holder) => {
+            succession::of_silent_holder(o, holder).unwrap_or_else(|| standby::decide(o, Some(holder)))
+        }
+        None => succession::of_vacant_lease(o),
+    }
+}
+
+/// May the local PostgreSQL be writable? PostgreSQL removes `standby.signal` before it leaves recovery.
+pub(super) fn may_be_writable(o: &Observation) -> bool {
+    let running = !matches!(o.postgres.process, Fact::Known { value: Process::Stopped, .. });
+    let has_standby_signal =
+        matches!(o.postgres.data_dir, DataDir::Initialised { has_standby_signal: true, .. });
+    let says_writable = o.postgres.server.of_any_age().is_some_and(|server| !server.is_in_recovery);
+    let has_data = matches!(o.postgres.data_dir, DataDir::Initialised { .. });
+    running && has_data && (says_writable || !has_standby_signal)
+}
+
+pub(super) fn is_stopped(o: &Observation) -> bool {
+    matches!(o.postgres.process, Fact::Known { value: Process::Stopped, .. })
+}
+
+pub(super) fn is_running(o: &Observation) -> bool {
+    matches!(o.postgres.process, Fact::Known { value: Process::Running { .. }, .. })
+}
+
+/// The lease names somebody else, or nobody: whatever may be writable here is stopped at once. Before the first grant
+/// ever, a PostgreSQL that was there already is left alone: it is about to be adopted.
+fn without_a_licence_nobody_writes(o: &Observation) -> Option<Decision> {
+    let lease = &o.cluster.lease;
+    let mine = lease.holder() == Some(o.me);
+    let never_granted = lease.epoch.0 == 0;
+    if mine || never_granted || !may_be_writable(o) || !is_running(o) {
+        return None;
+    }
+    let because = match lease.holder() {
+        Some(holder) => format!("the lease is held by {}, not by this node", o.cluster.name_of(holder)),
+        None => "the lease is vacant".to_owned(),
+    };
+    let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+    Some(
+        Decision::new(State::Demoting, Rule::Demote, because, SOON)
+            .act(Action::Postgres(stop))
+            .wait("PostgreSQL to end"),
+    )
+}
+
+fn no_group(o: &Observation) -> Decision {
+    let state = if o.shutting_down { State::Stopping } else { State::Waiting };
+    let because = "this node belongs to no Raft group yet";
+    Decision::new(state, Rule::NoGroup, because, o.policy.loop_wait)
+        .wait("the group to be founded, or to let this node in")
+}
+
+fn guard_missing(o: &Observation) -> Option<Decision> {
+    let because = match &o.guard {
+        Fact::Known { value, .. } if value.heartbeat_age <= GUARD_STALE => return None,
+        Fact::Known { value, .. } => {
+            format!("the guard has shown no heartbeat for {} ms", value.heartbeat_age.as_millis())
+        }
+        Fact::Unknown(why) => format!("there is no guard: {why}"),
+    };
+    let state = if may_be_writable(o) { State::Demoting } else { State::Waiting };
+    Some(
+        Decision::new(state, Rule::GuardMissing, because, SOON)
+            .act(Action::Guard(GuardAction::Ensure))
+            .wait("a new guard"),
+    )
+}
+
+/// Data that is not this cluster's is never touched.
+fn wrong_data(o: &Observation) -> Option<Decision> {
+    let stuck = |rule, because: String| Some(Decision::new(State::Stuck, rule, because, o.policy.loop_wait));
+    match &o.postgres.data_dir {
+        DataDir::Foreign(found) => stuck(
+            Rule::ForeignDataDir,
+            format!(
+                "the data directory is not empty and holds no database system ({found}): empty it, or name another one"
+            ),
+        ),
+        DataDir::Incomplete if o.job.is_none() => Some(
+            Decision::new(
+                State::Waiting,
+                Rule::IncompleteDataDir,
+                "the data directory was being filled when the daemon ended: it is emptied",
+                SOON,
+            )
+            .act(Action::Postgres(PgAction::DiscardIncomplete)),
+        ),
+        DataDir::Initialised { .. } => {
+            let own = o.postgres.control.of_any_age()?.system_identifier;
+            let cluster = o.cluster.system_identifier.filter(|cluster| *cluster != own)?;
+            stuck(
+                Rule::OtherSystem,
+                format!(
+                    "system ID mismatch, node {} belongs to a different cluster: {cluster} != {own}; name another data_dir or another scope",
+                    o.my_name()
+                ),
+            )
+        }
+        DataDir::Empty | DataDir::Incomplete => None,
+    }
+}

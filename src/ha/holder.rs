@@ -1,0 +1,340 @@
+//! The rules of the node to which the lease is granted.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use pgherd_raft::model::{Basis, Command, MemberId, MemberKind, Revision};
+
+use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
+use super::candidate::rank;
+use super::decide::{SOON, is_running, is_stopped, may_be_writable};
+use super::decision::{Decision, State};
+use super::facts::{DataDir, Observation, Process};
+use super::report::SERVER_FRESH;
+use super::rule::Rule;
+use super::switchover;
+
+/// After this many failed starts in a row the lease is given to a standby, if there is one.
+const START_ATTEMPTS: u32 = 3;
+
+pub(super) fn decide(o: &Observation) -> Decision {
+    before_acting(o).or_else(|| keep_the_epoch_whole(o)).unwrap_or_else(|| {
+        if o.licence().is_none() {
+            return await_licence(o);
+        }
+        switchover::decide(o).unwrap_or_else(|| with_a_licence(o))
+    })
+}
+
+/// Is the lease granted to this life of the node, and may it act under it?
+fn before_acting(o: &Observation) -> Option<Decision> {
+    let lease = &o.cluster.lease;
+    let tenure = lease.tenure.as_ref()?;
+    if o.lease.given_up >= lease.epoch {
+        return Some(given_up(o));
+    }
+    let session = o.guard.of_any_age()?.session;
+    if tenure.session == session {
+        return None;
+    }
+    let because = format!("epoch {} was granted to an earlier life of this node", lease.epoch);
+    let decision = Decision::new(State::Starting, Rule::StrangerToEpoch, because, SOON);
+    if !is_stopped(o) {
+        let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+        return Some(decision.act(Action::Postgres(stop)).wait("the old processes to be gone"));
+    }
+    if !matches!(o.postgres.data_dir, DataDir::Initialised { .. }) && o.cluster.system_identifier.is_some() {
+        return Some(
+            decision
+                .act(Action::Propose(Command::Release { epoch: lease.epoch }))
+                .wait("the lease to be vacant"),
+        );
+    }
+    let grant = renewed(o, session, lease.voters.clone());
+    Some(decision.act(Action::Propose(grant)).wait("a new epoch"))
+}
+
+/// An epoch given up is never used again; what became of the proposal is told by the record.
+pub(super) fn given_up(o: &Observation) -> Decision {
+    let epoch = o.cluster.lease.epoch;
+    let because = format!("epoch {epoch} was given up");
+    let decision = Decision::new(State::Demoting, Rule::GivenUpEpoch, because, SOON);
+    if is_stopped(o) {
+        return decision
+            .act(Action::Propose(Command::Release { epoch }))
+            .wait("the lease to be vacant or transferred");
+    }
+    if may_be_writable(o) {
+        let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+        return decision.act(Action::Postgres(stop)).wait("PostgreSQL to end");
+    }
+    decision.act(Action::Propose(Command::Release { epoch })).wait("the lease to be vacant or transferred")
+}
+
+pub(super) fn renewed(
+    o: &Observation,
+    session: pgherd_raft::model::Session,
+    voters: BTreeSet<MemberId>,
+) -> Command {
+    Command::Grant {
+        expected_epoch: o.cluster.lease.epoch,
+        to: o.me,
+        session,
+        ttl_ms: millis(o.policy.ttl),
+        basis: Basis::Renewed { voters },
+    }
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// New epochs for the same holder: repair, a change of voters, a new ttl. The last two only after a renewal of the
+/// present epoch was won.
+fn keep_the_epoch_whole(o: &Observation) -> Option<Decision> {
+    let lease = &o.cluster.lease;
+    let tenure = lease.tenure.as_ref()?;
+    let state = if may_be_writable(o) { State::Primary } else { State::Starting };
+    let propose = |rule, because: String, voters: BTreeSet<MemberId>| {
+        Decision::new(state, rule, because, SOON)
+            .act(Action::Propose(renewed(o, tenure.session, voters)))
+            .wait("a new epoch")
+    };
+    if o.lease.disputed == Some(lease.epoch) {
+        let because = format!("a voter has closed epoch {}", lease.epoch);
+        return Some(propose(Rule::RepairEpoch, because, lease.voters.clone()));
+    }
+    o.licence()?;
+    if let Some(voters) = wanted_voters(o) {
+        let names = voters.iter().map(|id| o.cluster.name_of(*id)).collect::<Vec<_>>().join(", ");
+        return Some(propose(Rule::ChangeVoters, format!("the lease's voters become {names}"), voters));
+    }
+    if tenure.ttl_ms != millis(o.policy.ttl) {
+        let because = format!("the ttl changes from {} ms to {} ms", tenure.ttl_ms, millis(o.policy.ttl));
+        return Some(propose(Rule::ChangeTtl, because, lease.voters.clone()));
+    }
+    None
+}
+
+/// The next voters of the lease, one member nearer to the Raft voters which stay. A member that leaves ceases to
+/// count only while those which answer are a majority of the rest: otherwise nobody could count without it.
+fn wanted_voters(o: &Observation) -> Option<BTreeSet<MemberId>> {
+    let (lease, raft) = (&o.cluster.lease.voters, &o.consensus.voters);
+    if raft.is_empty() {
+        return None;
+    }
+    let stays = |id: &MemberId| raft.contains(id) && !o.cluster.leaving.contains(id);
+    let mut wanted = lease.clone();
+    if let Some(new) =
+        raft.iter().find(|id| stays(id) && !lease.contains(*id) && o.cluster.members.contains_key(id))
+    {
+        wanted.insert(*new);
+        return Some(wanted);
+    }
+    let gone = lease.iter().find(|id| !stays(id))?;
+    wanted.remove(gone);
+    let answering = wanted.intersection(&o.lease.answering).count();
+    (answering * 2 > wanted.len()).then_some(wanted)
+}
+
+fn await_licence(o: &Observation) -> Decision {
+    let epoch = o.cluster.lease.epoch;
+    let waiting = "renewals by a majority of the lease's voters";
+    let because = match o.lease.licence {
+        Some(won) if won.epoch == epoch => {
+            let ago = o.now.since(won.deadline).as_millis();
+            format!("the licence of epoch {epoch} ended {ago} ms ago: PostgreSQL may not be writable")
+        }
+        Some(_) | None => format!("epoch {epoch} is granted to this node, but no renewal is won yet"),
+    };
+    let was_won = o.lease.licence.is_some_and(|won| won.epoch == epoch);
+    if was_won && may_be_writable(o) && is_running(o) {
+        let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+        return Decision::new(State::Demoting, Rule::AwaitLicence, because, SOON)
+            .act(Action::Postgres(stop))
+            .wait(waiting);
+    }
+    Decision::new(State::Candidate, Rule::AwaitLicence, because, SOON).wait(waiting)
+}
+
+fn with_a_licence(o: &Observation) -> Decision {
+    if let Some(job) = &o.job {
+        return job_running(o, job.kind);
+    }
+    match &o.postgres.data_dir {
+        DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => without_data(o),
+        DataDir::Initialised { has_standby_signal, .. } => match o.postgres.process.of_any_age() {
+            Some(Process::Stopped) => stopped(o, *has_standby_signal),
+            Some(Process::Running { .. }) => running(o),
+            Some(Process::Ending) | None => Decision::new(
+                State::Starting,
+                Rule::RestartInPlace,
+                "PostgreSQL has ended, but processes of it are left",
+                SOON,
+            )
+            .wait("the processes of the data directory to be gone"),
+        },
+    }
+}
+
+/// Is a long action good for the lease? One that takes too long gives it back to a standby that could take over.
+fn job_running(o: &Observation, kind: JobKind) -> Decision {
+    let detail = o.job.as_ref().map(|job| job.detail.clone()).unwrap_or_default();
+    let running_for = o.job.as_ref().map_or(Duration::ZERO, |job| job.running_for);
+    let becoming = matches!(kind, JobKind::Promote | JobKind::StartPrimary | JobKind::StartStandby);
+    if becoming && running_for >= o.policy.primary_start_timeout && has_successor(o) {
+        return give_back(
+            o,
+            format!("PostgreSQL did not become writable within {} s", running_for.as_secs()),
+        );
+    }
+    let state = match kind {
+        JobKind::Promote => State::Promoting,
+        JobKind::Bootstrap => State::Bootstrapping,
+        JobKind::Stop => State::Demoting,
+        JobKind::Clone => State::Cloning,
+        JobKind::Rewind => State::Rewinding,
+        JobKind::StartPrimary | JobKind::StartStandby => State::Starting,
+    };
+    Decision::new(state, Rule::JobRunning, detail, SOON).wait("the action to end")
+}
+
+fn has_successor(o: &Observation) -> bool {
+    rank(o, None).candidates.iter().any(|candidate| candidate.id != o.me)
+}
+
+/// Stops PostgreSQL, then gives the epoch up; the given-up record makes the release follow.
+fn give_back(o: &Observation, because: String) -> Decision {
+    let decision = Decision::new(State::Demoting, Rule::GiveBack, because, SOON);
+    if !is_stopped(o) {
+        let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+        return decision.act(Action::Postgres(stop)).wait("PostgreSQL to end");
+    }
+    release(o, decision)
+}
+
+/// The order of the protocol: PostgreSQL is stopped; the deadline is void; given up durably; then the proposal.
+pub(super) fn release(o: &Observation, decision: Decision) -> Decision {
+    let epoch = o.cluster.lease.epoch;
+    decision
+        .act(Action::Guard(GuardAction::Disarm))
+        .act(Action::Lease(LeaseAction::GiveUp { epoch }))
+        .act(Action::Propose(Command::Release { epoch }))
+        .wait("the lease to be vacant")
+}
+
+fn without_data(o: &Observation) -> Decision {
+    if o.cluster.system_identifier.is_some() {
+        let because = "this node holds the lease, but has no data";
+        return release(o, Decision::new(State::Demoting, Rule::HolderWithoutData, because, SOON));
+    }
+    let epoch = o.cluster.lease.epoch;
+    if let Some(failed) = o.finished.get(&JobKind::Bootstrap).filter(|ended| ended.error.is_some()) {
+        let error = failed.error.clone().unwrap_or_default();
+        let because = format!("the cluster could not be initialised: {error}");
+        return release(o, Decision::new(State::Demoting, Rule::GiveBack, because, SOON));
+    }
+    Decision::new(State::Bootstrapping, Rule::Bootstrap, "trying to bootstrap a new cluster", SOON)
+        .act(Action::Guard(GuardAction::Arm { epoch }))
+        .act(Action::Postgres(PgAction::Bootstrap))
+}
+
+fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
+    let epoch = o.cluster.lease.epoch;
+    let starting = if has_standby_signal { JobKind::StartStandby } else { JobKind::StartPrimary };
+    if let Some(failed) = o.finished.get(&starting).filter(|ended| ended.error.is_some()) {
+        let gave_up = failed.failures >= START_ATTEMPTS || o.policy.primary_start_timeout.is_zero();
+        if gave_up && has_successor(o) {
+            let error = failed.error.clone().unwrap_or_default();
+            return give_back(o, format!("PostgreSQL does not start: {error}"));
+        }
+        let pause = (Duration::from_secs(1) * failed.failures).min(o.policy.retry_timeout);
+        if failed.age < pause {
+            let because = format!("PostgreSQL did not start: {}", failed.error.clone().unwrap_or_default());
+            let rule = if has_standby_signal { Rule::StartForPromotion } else { Rule::RestartInPlace };
+            return Decision::new(State::Starting, rule, because, pause.saturating_sub(failed.age))
+                .wait(format!("the next attempt, {} s after the last", pause.as_secs()));
+        }
+    }
+    let immediately = o.policy.primary_start_timeout.is_zero();
+    let crashed = o
+        .postgres
+        .control
+        .of_any_age()
+        .is_some_and(|control| control.state == super::facts::ControlState::InProduction);
+    if immediately && crashed && !has_standby_signal && has_successor(o) {
+        return give_back(o, "PostgreSQL crashed and primary_start_timeout is 0".to_owned());
+    }
+    let arm = Action::Guard(GuardAction::Arm { epoch });
+    if has_standby_signal {
+        let because = "this node holds the lease: its standby is started, to be promoted";
+        return Decision::new(State::Starting, Rule::StartForPromotion, because, SOON)
+            .act(arm)
+            .act(Action::Postgres(PgAction::StartStandby { upstream: None }));
+    }
+    let because = "this node holds the lease and PostgreSQL is not running: starting it where it is";
+    Decision::new(State::Starting, Rule::RestartInPlace, because, SOON)
+        .act(arm)
+        .act(Action::Postgres(PgAction::StartPrimary))
+}
+
+fn running(o: &Observation) -> Decision {
+    let epoch = o.cluster.lease.epoch;
+    let arm = Action::Guard(GuardAction::Arm { epoch });
+    let is_armed = o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some());
+    let Some(server) = o.postgres.server.within(SERVER_FRESH) else {
+        let because = "PostgreSQL runs, but does not answer by SQL: that alone is no reason to stop it";
+        let decision = Decision::new(State::Primary, Rule::Lead, because, SOON).wait("an answer by SQL");
+        return if is_armed { decision } else { decision.act(arm) };
+    };
+    if server.is_in_recovery {
+        return Decision::new(
+            State::Promoting,
+            Rule::Promote,
+            "promoted self to leader by acquiring the lease",
+            SOON,
+        )
+        .act(arm)
+        .act(Action::Postgres(PgAction::Promote))
+        .wait("PostgreSQL to leave recovery");
+    }
+    if !is_armed {
+        return Decision::new(State::Primary, Rule::ArmGuard, "the guard is armed", SOON).act(arm);
+    }
+    housekeeping(o, server).unwrap_or_else(|| {
+        let because = format!("no action. I am ({}), the leader with the lock", o.my_name());
+        Decision::new(State::Primary, Rule::Lead, because, o.policy.loop_wait)
+    })
+}
+
+/// What a running primary records and keeps.
+fn housekeeping(o: &Observation, server: &super::facts::Server) -> Option<Decision> {
+    let decision = |rule, because: &str| Decision::new(State::Primary, rule, because, SOON);
+    if o.cluster.system_identifier.is_none() {
+        let identifier = o.postgres.control.of_any_age()?.system_identifier;
+        let epoch = o.cluster.lease.epoch;
+        return Some(
+            decision(Rule::RecordSystem, "the cluster gets this database system")
+                .act(Action::Propose(Command::SetSystemIdentifier { epoch, identifier })),
+        );
+    }
+    if o.cluster.settings.revision == Revision(0) {
+        let document = o.policy.bootstrap_settings.clone();
+        return Some(
+            decision(Rule::RecordSettings, "the new cluster gets its settings")
+                .act(Action::Propose(Command::SetSettings { expected: Revision(0), document })),
+        );
+    }
+    let wanted: BTreeSet<String> = o
+        .cluster
+        .members
+        .iter()
+        .filter(|(id, member)| **id != o.me && member.kind == MemberKind::Data)
+        .map(|(_, member)| member.name.slot_name())
+        .collect();
+    let missing = wanted.iter().any(|name| server.physical_slots.iter().all(|slot| slot.name != *name));
+    (o.policy.use_slots && missing).then(|| {
+        decision(Rule::KeepSlots, "replication slots are made for the members")
+            .act(Action::Postgres(PgAction::EnsureSlots { names: wanted }))
+    })
+}

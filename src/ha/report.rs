@@ -1,0 +1,56 @@
+//! What a node says of itself to the others.
+
+use std::time::Duration;
+
+use pgherd_raft::model::WalPosition;
+
+use super::action::JobKind;
+use super::facts::{DataDir, MemberReport, Observation, Process, Server};
+
+/// An answer of the server by SQL that is older than this is not counted as knowledge of its position.
+pub const SERVER_FRESH: Duration = Duration::from_secs(3);
+/// After a promotion that did not succeed, the node stands behind the others for this long.
+pub const STAND_BACK: Duration = Duration::from_secs(30);
+
+/// This node's report, from what was observed.
+pub fn own_report(o: &Observation) -> MemberReport {
+    let server = o.postgres.server.within(SERVER_FRESH);
+    let process = o.postgres.process.of_any_age();
+    let is_running = matches!(process, Some(Process::Running { .. }));
+    let is_stopped = matches!(process, Some(Process::Stopped));
+    let control = o.postgres.control.of_any_age();
+    let from_control = control.filter(|_| is_stopped).map(|control| WalPosition {
+        timeline: control.timeline,
+        lsn: control.checkpoint.max(control.min_recovery_end),
+    });
+    let is_streaming = server.is_some_and(streams);
+    MemberReport {
+        session: o.guard.of_any_age().map(|guard| guard.session),
+        state: String::new(),
+        system_identifier: control.map(|control| control.system_identifier),
+        has_data: matches!(o.postgres.data_dir, DataDir::Initialised { .. }),
+        is_running: is_running && server.is_some(),
+        is_in_recovery: server.map(|server| server.is_in_recovery),
+        position: server.filter(|_| is_running).map(|server| server.position).or(from_control),
+        replayed: server.and_then(|server| server.replayed),
+        is_streaming,
+        stream_ended: is_stopped || server.is_some_and(|server| server.receiver.is_none()),
+        history: o.postgres.history.clone(),
+        stands_back: stands_back(o),
+        version: server.map_or(0, |server| server.version),
+        epoch: o.cluster.lease.epoch,
+        shutting_down: o.shutting_down,
+    }
+}
+
+/// Does this server's walreceiver stream?
+pub fn streams(server: &Server) -> bool {
+    server.is_in_recovery && server.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming")
+}
+
+fn stands_back(o: &Observation) -> bool {
+    [JobKind::Promote, JobKind::StartPrimary]
+        .iter()
+        .filter_map(|kind| o.finished.get(kind))
+        .any(|ended| ended.error.is_some() && ended.age < STAND_BACK)
+}

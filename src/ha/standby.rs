@@ -1,0 +1,223 @@
+//! The rules of a node that does not hold the lease: get data, come back, follow.
+
+use std::time::Duration;
+
+use pgherd_raft::model::MemberId;
+
+use super::action::{Action, GuardAction, JobKind, PgAction, StopMode};
+use super::candidate::REPORT_FRESH;
+use super::decide::{SOON, may_be_writable};
+use super::decision::{Decision, State};
+use super::facts::{ControlData, DataDir, Finished, MemberReport, Observation, Process, Server, Upstream};
+use super::lineage::{History, Lineage, of_standby, of_stopped};
+use super::report::{SERVER_FRESH, streams};
+use super::rule::Rule;
+
+/// After a failed start, clone or rewind the next attempt waits this much longer each time, up to the limit.
+const RETRY_STEP: Duration = Duration::from_secs(2);
+const RETRY_LIMIT: Duration = Duration::from_secs(30);
+
+/// What to do while `holder` (if anybody) has the lease.
+pub(super) fn decide(o: &Observation, holder: Option<MemberId>) -> Decision {
+    if let Some(job) = &o.job {
+        let state = match job.kind {
+            JobKind::Clone => State::Cloning,
+            JobKind::Rewind => State::Rewinding,
+            JobKind::Bootstrap => State::Bootstrapping,
+            JobKind::Stop | JobKind::Promote => State::Demoting,
+            JobKind::StartPrimary | JobKind::StartStandby => State::Starting,
+        };
+        return Decision::new(state, Rule::JobRunning, job.detail.clone(), SOON).wait("the action to end");
+    }
+    let is_armed = o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some());
+    if is_armed && !may_be_writable(o) {
+        return Decision::new(
+            State::Starting,
+            Rule::DisarmGuard,
+            "the guard is disarmed: PostgreSQL cannot be writable",
+            SOON,
+        )
+        .act(Action::Guard(GuardAction::Disarm));
+    }
+    match &o.postgres.data_dir {
+        DataDir::Initialised { has_backup_label, .. } => match o.postgres.process.of_any_age() {
+            Some(Process::Stopped) => stopped(o, holder, *has_backup_label),
+            Some(Process::Running { .. }) => running(o, holder),
+            Some(Process::Ending) | None => {
+                let because = "PostgreSQL has ended, but processes of it may be left";
+                Decision::new(State::Starting, Rule::StartStandby, because, SOON)
+                    .wait("the processes of the data directory to be gone")
+            }
+        },
+        DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => copy(o, holder),
+    }
+}
+
+/// The holder's server, once the holder says that it is writable.
+fn primary(o: &Observation, holder: Option<MemberId>) -> Option<(Upstream, &MemberReport)> {
+    let id = holder?;
+    let report = o.report(id, REPORT_FRESH)?;
+    let writable = report.is_running && report.is_in_recovery == Some(false);
+    writable.then(|| upstream(o, id)).flatten().map(|upstream| (upstream, report))
+}
+
+fn upstream(o: &Observation, id: MemberId) -> Option<Upstream> {
+    let member = o.cluster.members.get(&id)?;
+    Some(Upstream { name: member.name.to_string(), addr: member.postgres.clone()? })
+}
+
+/// How long to wait before a failed action is tried again; none: now.
+fn pause_after(finished: Option<&Finished>) -> Option<(Duration, &str)> {
+    let ended = finished?;
+    let error = ended.error.as_deref()?;
+    let pause = (RETRY_STEP * ended.failures).min(RETRY_LIMIT);
+    (ended.age < pause).then(|| (pause.saturating_sub(ended.age), error))
+}
+
+fn copy(o: &Observation, holder: Option<MemberId>) -> Decision {
+    let Some((source, _)) = primary(o, holder) else {
+        let because = "waiting for leader to bootstrap";
+        return Decision::new(State::Waiting, Rule::AwaitPrimary, because, o.policy.loop_wait)
+            .wait("a running primary to copy");
+    };
+    if let Some((pause, error)) = pause_after(o.finished.get(&JobKind::Clone)) {
+        let because = format!("the copy of {} failed: {error}", source.name);
+        return Decision::new(State::Cloning, Rule::Clone, because, pause).wait("the next attempt");
+    }
+    let because = format!("trying to bootstrap from leader '{}'", source.name);
+    Decision::new(State::Cloning, Rule::Clone, because, SOON)
+        .act(Action::Postgres(PgAction::Clone { source }))
+}
+
+fn stopped(o: &Observation, holder: Option<MemberId>, has_backup_label: bool) -> Decision {
+    let Some(control) = o.postgres.control.of_any_age() else {
+        let because = "the control data of the data directory cannot be read";
+        return Decision::new(State::Stuck, Rule::StartStandby, because, o.policy.loop_wait)
+            .wait("readable control data");
+    };
+    let was_primary = control.state.was_primary() && !has_backup_label;
+    let Some((source, report)) = primary(o, holder) else {
+        if was_primary {
+            let because = "this node was the primary: whether its data diverged is told by the next one";
+            return Decision::new(State::Waiting, Rule::AwaitPrimary, because, o.policy.loop_wait)
+                .wait("a running primary");
+        }
+        return start(o, holder.and_then(|id| upstream(o, id)));
+    };
+    match lineage(o, control, has_backup_label, report) {
+        Lineage::Ancestor => start(o, Some(source)),
+        Lineage::Diverged => rewind(o, source),
+        Lineage::SameTimelineTwice => clone_instead(
+            o,
+            source,
+            "another server made the same timeline, which pg_rewind cannot tell apart",
+        ),
+    }
+}
+
+fn lineage(
+    o: &Observation,
+    control: &ControlData,
+    has_backup_label: bool,
+    primary: &MemberReport,
+) -> Lineage {
+    match primary.position {
+        Some(position) => {
+            let history = History { timeline: position.timeline, switches: &primary.history };
+            of_stopped(control, has_backup_label, &o.postgres.history, history)
+        }
+        None => Lineage::Ancestor,
+    }
+}
+
+fn start(o: &Observation, upstream: Option<Upstream>) -> Decision {
+    if let Some((pause, error)) = pause_after(o.finished.get(&JobKind::StartStandby)) {
+        let because = format!("PostgreSQL did not start: {error}");
+        return Decision::new(State::Starting, Rule::StartStandby, because, pause).wait("the next attempt");
+    }
+    let because = match &upstream {
+        Some(upstream) => format!("starting as a secondary, following {}", upstream.name),
+        None => "starting as a secondary, following nobody".to_owned(),
+    };
+    Decision::new(State::Starting, Rule::StartStandby, because, SOON)
+        .act(Action::Postgres(PgAction::StartStandby { upstream }))
+}
+
+fn rewind(o: &Observation, source: Upstream) -> Decision {
+    if !o.policy.use_pg_rewind {
+        return clone_instead(o, source, "this data directory diverged and use_pg_rewind is off");
+    }
+    if let Some(failed) = o.finished.get(&JobKind::Rewind).and_then(|ended| ended.error.clone()) {
+        return clone_instead(o, source, &format!("pg_rewind failed ({failed})"));
+    }
+    let because = format!("this former primary diverged: it is rewound to {}", source.name);
+    Decision::new(State::Rewinding, Rule::Rewind, because, SOON)
+        .act(Action::Postgres(PgAction::Rewind { source }))
+}
+
+fn clone_instead(o: &Observation, source: Upstream, why: &str) -> Decision {
+    if let Some((pause, error)) = pause_after(o.finished.get(&JobKind::Clone)) {
+        let because = format!("the copy of {} failed: {error}", source.name);
+        return Decision::new(State::Cloning, Rule::Clone, because, pause).wait("the next attempt");
+    }
+    let because = format!("{why}: a new copy of {} is made, the old data is put aside", source.name);
+    Decision::new(State::Cloning, Rule::Clone, because, SOON)
+        .act(Action::Postgres(PgAction::Clone { source }))
+}
+
+fn running(o: &Observation, holder: Option<MemberId>) -> Decision {
+    let Some(server) = o.postgres.server.within(SERVER_FRESH) else {
+        let because = "PostgreSQL runs, but does not answer by SQL";
+        return Decision::new(State::CatchingUp, Rule::CatchUp, because, SOON).wait("an answer by SQL");
+    };
+    let Some(id) = holder else {
+        let because = format!("no action. I am ({}), a secondary, and nobody holds the lease", o.my_name());
+        return Decision::new(State::CatchingUp, Rule::CatchUp, because, SOON).wait("a new primary");
+    };
+    if let Some((source, report)) = primary(o, holder) {
+        if let Some(decision) = diverged(o, server, &source, report) {
+            return decision;
+        }
+        if o.postgres.configured_upstream.as_ref() != Some(&source) {
+            let because = format!("following {}", source.name);
+            return Decision::new(State::CatchingUp, Rule::Follow, because, SOON)
+                .act(Action::Postgres(PgAction::Follow { upstream: Some(source) }));
+        }
+    }
+    let name = o.cluster.name_of(id);
+    let me = o.my_name();
+    if !streams(server) {
+        let because =
+            format!("no action. I am ({me}), a secondary, and not streaming from leader ({name}) yet");
+        return Decision::new(State::CatchingUp, Rule::CatchUp, because, Duration::from_secs(1))
+            .wait(format!("replication from {name}"));
+    }
+    if o.finished.get(&JobKind::Clone).is_some_and(|ended| ended.error.is_none()) && o.postgres.has_old_data {
+        let because = "the new copy streams: the data put aside before it is deleted";
+        return Decision::new(State::Standby, Rule::DiscardOldData, because, SOON)
+            .act(Action::Postgres(PgAction::DiscardOldData));
+    }
+    let because = format!("no action. I am ({me}), a secondary, and following a leader ({name})");
+    Decision::new(State::Standby, Rule::Standby, because, o.policy.loop_wait)
+}
+
+/// A running standby that received what the primary does not have.
+fn diverged(o: &Observation, server: &Server, source: &Upstream, report: &MemberReport) -> Option<Decision> {
+    let position = report.position?;
+    let history = History { timeline: position.timeline, switches: &report.history };
+    if position.timeline < server.position.timeline || streams(server) {
+        return None;
+    }
+    match of_standby(server.position, &o.postgres.history, history) {
+        Lineage::Ancestor => None,
+        Lineage::Diverged | Lineage::SameTimelineTwice => {
+            let because = format!("this standby received what {} does not have", source.name);
+            let stop = PgAction::Stop { mode: StopMode::Fast, checkpoint_first: false };
+            Some(
+                Decision::new(State::Demoting, Rule::Diverged, because, SOON)
+                    .act(Action::Postgres(stop))
+                    .wait("PostgreSQL to stop"),
+            )
+        }
+    }
+}

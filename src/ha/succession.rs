@@ -1,0 +1,258 @@
+//! Who is next: when the holder is silent, and when the lease is vacant.
+
+use std::time::Duration;
+
+use pgherd_raft::lease::patience;
+use pgherd_raft::model::{Basis, Command, Intent, IntentEnd, MemberId, MemberKind, Tenure};
+
+use super::action::{Action, LeaseAction, PgAction};
+use super::candidate::{REPORT_FRESH, Ranking, rank};
+use super::decide::{SOON, is_running};
+use super::decision::{Decision, State};
+use super::facts::{DataDir, Observation};
+use super::holder::millis;
+use super::report::own_report;
+use super::rule::Rule;
+use super::standby;
+
+/// How soon a candidate asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How much longer each worse candidate waits before it stops waiting for the better ones.
+const PATIENCE_WITH_BETTER: Duration = Duration::from_secs(3);
+/// How long a new cluster waits for members that might have data.
+const BOOTSTRAP_PATIENCE: Duration = Duration::from_millis(1500);
+/// The old stream is ended this long before the holder's epoch could be closed.
+const END_STREAM_EARLY: Duration = Duration::from_secs(1);
+/// How long an unfinished stream of another candidate is waited for.
+const STREAM_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The holder is another member: has it been silent for long? None: it has not, or this node keeps out of it.
+pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Decision> {
+    let tenure = o.cluster.lease.tenure.as_ref()?;
+    let votes = o.cluster.lease.voters.contains(&o.me);
+    if !votes || o.job.is_some() || o.lease.quiet_for <= patience(Duration::from_millis(tenure.ttl_ms)) {
+        return None;
+    }
+    let name = o.cluster.name_of(holder);
+    let silent = format!("{name} has not renewed the lease for {} ms", o.lease.quiet_for.as_millis());
+    let wait = Duration::from_millis(tenure.wait_ms);
+    if let Some(decision) = end_stream(o, wait) {
+        return Some(decision);
+    }
+    if o.lease.quiet_for < wait {
+        if !takes_part(o) {
+            return None;
+        }
+        let rest = wait.saturating_sub(o.lease.quiet_for);
+        return Some(
+            Decision::new(State::CatchingUp, Rule::Suspect, silent, rest.min(SOON))
+                .act(Action::AskPeers)
+                .wait(format!("the epoch to be closable in {} ms, or a renewal", rest.as_millis())),
+        );
+    }
+    if !takes_part(o) {
+        return None;
+    }
+    let ranking = rank(o, Some(holder));
+    Some(my_turn(o, &ranking, Some(wait)).unwrap_or_else(|| close(o, tenure, &silent)))
+}
+
+/// A node without data, or with a PostgreSQL that does not run in recovery, has its own business first.
+fn takes_part(o: &Observation) -> bool {
+    is_running(o) && o.postgres.server.of_any_age().is_some_and(|server| server.is_in_recovery)
+}
+
+/// Shortly before the epoch can be closed, and while the lease is vacant, the old stream is ended here, so that this
+/// node's position is final when it is compared.
+fn end_stream(o: &Observation, wait: Duration) -> Option<Decision> {
+    let server = o.postgres.server.of_any_age()?;
+    let early = wait.saturating_sub(END_STREAM_EARLY);
+    if o.lease.quiet_for < early || !takes_part(o) || o.postgres.configured_upstream.is_none() {
+        return None;
+    }
+    let because = "the old stream is ended, so that positions are final before they are compared";
+    let decision = Decision::new(State::CatchingUp, Rule::EndStream, because, ASK_AGAIN)
+        .act(Action::Postgres(PgAction::Follow { upstream: None }));
+    Some(if server.receiver.is_some() { decision.wait("the walreceiver to end") } else { decision })
+}
+
+/// Some: it is not this node's turn, or not yet.
+fn my_turn(o: &Observation, ranking: &Ranking, wait: Option<Duration>) -> Option<Decision> {
+    let not =
+        |rule, because: String| Decision::new(State::CatchingUp, rule, because, SOON).act(Action::AskPeers);
+    if let Some(Intent::Failover { to }) = o.cluster.intent.as_ref().map(|pending| &pending.intent) {
+        return named_successor(o, ranking, *to);
+    }
+    let Some(place) = ranking.place_of(o.me) else {
+        let why = ranking.unfit_reason(o.me).unwrap_or("is no data member");
+        let because = format!(
+            "following a different leader because I am not allowed to promote: {} {why}",
+            o.my_name()
+        );
+        return Some(not(Rule::MayNotPromote, because).wait("another member to take over"));
+    };
+    let still_streaming = ranking.candidates.iter().find(|c| !c.report.stream_ended);
+    let over = wait.map_or(Duration::ZERO, |wait| o.lease.quiet_for.saturating_sub(wait));
+    if let Some(other) = still_streaming.filter(|_| wait.is_some() && over < STREAM_PATIENCE) {
+        let because = format!("{} has not ended the old stream yet", o.cluster.name_of(other.id));
+        return Some(not(Rule::BetterCandidate, because).wait("final positions").again_in(ASK_AGAIN));
+    }
+    let turns = u32::try_from(place).unwrap_or(u32::MAX);
+    let waited = if wait.is_some() { over } else { o.lease.quiet_for };
+    if place == 0 || waited > PATIENCE_WITH_BETTER.saturating_mul(turns) {
+        return None;
+    }
+    Some(not(Rule::BetterCandidate, better(o, ranking)).wait("the better candidate to take over"))
+}
+
+/// Why another member goes first, in the words that operators of Patroni look for.
+fn better(o: &Observation, ranking: &Ranking) -> String {
+    let (Some(best), Some(mine)) =
+        (ranking.candidates.first(), ranking.candidates.iter().find(|candidate| candidate.id == o.me))
+    else {
+        return "another member is the better candidate".to_owned();
+    };
+    let name = o.cluster.name_of(best.id);
+    if best.position > mine.position {
+        return format!("Wal position of {name} is ahead of my wal position");
+    }
+    if best.priority > mine.priority {
+        return format!(
+            "{name} has equally tolerable WAL position and priority {}, while this node has priority {}",
+            best.priority, mine.priority
+        );
+    }
+    if mine.report.stands_back {
+        return format!("{name} goes first, since this node recently failed to become writable");
+    }
+    format!("{name} has the same WAL position and priority, and its name comes first")
+}
+
+/// An operator named the next primary: only that one stands.
+fn named_successor(o: &Observation, ranking: &Ranking, to: MemberId) -> Option<Decision> {
+    if to == o.me && ranking.place_of(to).is_some() {
+        return None;
+    }
+    let name = o.cluster.name_of(to);
+    let pending = o.cluster.intent.as_ref()?;
+    if let Some(why) = ranking.unfit_reason(to) {
+        let end = IntentEnd::Refused(format!("{name} {why}"));
+        return Some(
+            Decision::new(State::CatchingUp, Rule::HandOverRefuse, format!("{name} {why}"), SOON)
+                .act(Action::Propose(Command::EndIntent { id: pending.id, end })),
+        );
+    }
+    let because = format!("an operator named {name} as the next primary");
+    Some(
+        Decision::new(State::CatchingUp, Rule::BetterCandidate, because, SOON)
+            .wait(format!("{name} to take over")),
+    )
+}
+
+/// First as a question, then for real, then the grant.
+fn close(o: &Observation, tenure: &Tenure, silent: &str) -> Decision {
+    let lease = &o.cluster.lease;
+    let (epoch, voters) = (lease.epoch, lease.voters.clone());
+    let candidate = |rule| Decision::new(State::Candidate, rule, silent, ASK_AGAIN);
+    let ask = |for_real| Action::Lease(LeaseAction::Close { epoch, voters: voters.clone(), for_real });
+    if tenure.pinned {
+        return Decision::new(
+            State::CatchingUp,
+            Rule::Suspect,
+            format!("{silent}, but its epoch is pinned"),
+            SOON,
+        )
+        .wait("the holder, or an operator's failover");
+    }
+    let Some(answers) = o.lease.closes.as_ref().filter(|closes| closes.epoch == epoch) else {
+        return candidate(Rule::AskToClose).act(ask(false)).wait("a majority that would close the epoch");
+    };
+    if lease.is_majority(&answers.closed) {
+        let basis = Basis::Closed { by: answers.closed.clone() };
+        return match grant_to_me(o, basis) {
+            Some(command) => candidate(Rule::TakeClosed).act(Action::Propose(command)).wait("the lease"),
+            None => candidate(Rule::TakeClosed).wait("a guard"),
+        };
+    }
+    let willing = answers.would.union(&answers.closed).copied().collect();
+    if lease.is_majority(&willing) {
+        return candidate(Rule::Close).act(ask(true)).wait("a majority that closed the epoch");
+    }
+    candidate(Rule::AskToClose).act(ask(false)).wait("a majority that would close the epoch")
+}
+
+fn grant_to_me(o: &Observation, basis: Basis) -> Option<Command> {
+    let session = o.guard.of_any_age()?.session;
+    let expected_epoch = o.cluster.lease.epoch;
+    Some(Command::Grant { expected_epoch, to: o.me, session, ttl_ms: millis(o.policy.ttl), basis })
+}
+
+/// Nobody holds the lease.
+pub(super) fn of_vacant_lease(o: &Observation) -> Decision {
+    if o.job.is_some() {
+        return standby::decide(o, None);
+    }
+    if o.cluster.system_identifier.is_none() {
+        return first_lease(o);
+    }
+    if let DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) = o.postgres.data_dir {
+        return standby::decide(o, None);
+    }
+    let mine = own_report(o);
+    let is_ready = takes_part(o) || was_primary(o);
+    if !is_ready || mine.position.is_none() {
+        return standby::decide(o, None);
+    }
+    if let Some(decision) = end_stream(o, Duration::ZERO) {
+        return decision;
+    }
+    let ranking = rank(o, None);
+    if let Some(decision) = my_turn(o, &ranking, None) {
+        return decision;
+    }
+    take_vacant(o, "the lease is vacant and this node is the best candidate")
+}
+
+/// A stopped former primary stands as a candidate with what its control data proves.
+fn was_primary(o: &Observation) -> bool {
+    let DataDir::Initialised { has_backup_label, .. } = o.postgres.data_dir else { return false };
+    let stopped = super::decide::is_stopped(o);
+    let control = o.postgres.control.of_any_age();
+    stopped && !has_backup_label && control.is_some_and(|control| control.state.was_primary())
+}
+
+fn take_vacant(o: &Observation, because: &str) -> Decision {
+    let decision = Decision::new(State::Candidate, Rule::TakeVacant, because, SOON).wait("the lease");
+    match grant_to_me(o, Basis::Vacant) {
+        Some(command) => decision.act(Action::Propose(command)),
+        None => decision,
+    }
+}
+
+/// The first lease of a new cluster: a member with data first, then the name.
+fn first_lease(o: &Observation) -> Decision {
+    let mine = own_report(o);
+    let others = o.cluster.members.iter().filter(|(id, member)| {
+        **id != o.me && member.kind == MemberKind::Data && !o.cluster.leaving.contains(*id)
+    });
+    let my_rank = (!mine.has_data, mine.stands_back, o.my_name());
+    let mut silent = Vec::new();
+    for (id, member) in others {
+        match o.report(*id, REPORT_FRESH) {
+            Some(report) if (!report.has_data, report.stands_back, member.name.to_string()) < my_rank => {
+                let because = format!("{} makes the cluster's database system", member.name);
+                return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, SOON)
+                    .wait("waiting for leader to bootstrap");
+            }
+            Some(_) => {}
+            None => silent.push(member.name.to_string()),
+        }
+    }
+    if !silent.is_empty() && o.lease.quiet_for < BOOTSTRAP_PATIENCE {
+        let because = format!("{} may have data of the cluster", silent.join(", "));
+        return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, SOON)
+            .act(Action::AskPeers)
+            .wait("its report");
+    }
+    take_vacant(o, "the cluster has no database system yet, and this node makes it")
+}

@@ -1,0 +1,126 @@
+//! The operator's switchover, and the manual failover while there is a primary: checkpoint, stop, hand over.
+
+use std::time::Duration;
+
+use pgherd_raft::model::{Command, Intent, IntentEnd, MemberId, PendingIntent};
+
+use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
+use super::candidate::{Candidate, rank};
+use super::decide::{SOON, is_running, is_stopped, may_be_writable};
+use super::decision::{Decision, State};
+use super::facts::{ControlState, Observation};
+use super::rule::Rule;
+
+/// How long the stopped primary waits for the target to have received everything.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The next step of a pending request, for the holder with a licence; none: nothing is asked, or PostgreSQL must be
+/// brought up first.
+pub(super) fn decide(o: &Observation) -> Option<Decision> {
+    let pending = o.cluster.intent.as_ref()?;
+    if o.job.as_ref().is_some_and(|job| job.kind != JobKind::Stop) {
+        return None;
+    }
+    let target = match choose(o, &pending.intent) {
+        Ok(target) => target,
+        Err(why) => return Some(refuse(pending, why)),
+    };
+    let name = o.cluster.name_of(target.id);
+    if is_running(o) && may_be_writable(o) {
+        if !target.report.is_streaming {
+            return Some(refuse(pending, format!("{name} does not stream from the primary")));
+        }
+        if let Some(failed) = o.finished.get(&JobKind::Stop).filter(|end| end.error.is_some()) {
+            return Some(refuse(pending, failed.error.clone().unwrap_or_default()));
+        }
+        let stop = PgAction::Stop { mode: StopMode::Fast, checkpoint_first: true };
+        return Some(
+            Decision::new(State::Draining, Rule::HandOverStop, format!("handing over to {name}"), SOON)
+                .act(Action::Postgres(stop))
+                .wait("PostgreSQL to stop"),
+        );
+    }
+    if !is_stopped(o) || !shut_down_cleanly(o) {
+        return None;
+    }
+    Some(hand_over(o, pending, &target))
+}
+
+/// A clean shutdown: nothing comes after its checkpoint. After a crash PostgreSQL is started again first.
+pub(super) fn shut_down_cleanly(o: &Observation) -> bool {
+    let has_standby_signal =
+        matches!(o.postgres.data_dir, super::facts::DataDir::Initialised { has_standby_signal: true, .. });
+    !has_standby_signal
+        && o.postgres.control.of_any_age().is_some_and(|control| control.state == ControlState::ShutDown)
+}
+
+/// Has this member flushed the shutdown checkpoint of the stopped primary?
+pub(super) fn received_everything(o: &Observation, candidate: &Candidate) -> bool {
+    o.postgres.control.of_any_age().is_some_and(|control| {
+        candidate.position.timeline == control.timeline && candidate.position.lsn > control.checkpoint
+    })
+}
+
+fn hand_over(o: &Observation, pending: &PendingIntent, target: &Candidate) -> Decision {
+    let name = o.cluster.name_of(target.id);
+    let Some(session) = target.report.session else {
+        return refuse(pending, format!("{name} has no guard"));
+    };
+    if !received_everything(o, target) {
+        let stopped_for = o.finished.get(&JobKind::Stop).map_or(Duration::ZERO, |end| end.age);
+        if stopped_for > HAND_OVER_PATIENCE {
+            return refuse(pending, format!("{name} has not received the shutdown checkpoint in time"));
+        }
+        let because = format!("{name} has not reported the shutdown checkpoint yet");
+        return Decision::new(State::Draining, Rule::HandOverWait, because, Duration::from_millis(50))
+            .act(Action::AskPeers)
+            .wait(format!("{name} to have received everything"));
+    }
+    let because = format!("{name} has received everything: it takes the lease");
+    transfer(o, Decision::new(State::Draining, Rule::HandOverTransfer, because, SOON), target.id, session)
+}
+
+/// The order of the protocol: PostgreSQL is stopped; the deadline is void; given up durably; then the proposal.
+pub(super) fn transfer(
+    o: &Observation,
+    decision: Decision,
+    to: MemberId,
+    session: pgherd_raft::model::Session,
+) -> Decision {
+    let epoch = o.cluster.lease.epoch;
+    decision
+        .act(Action::Guard(GuardAction::Disarm))
+        .act(Action::Lease(LeaseAction::GiveUp { epoch }))
+        .act(Action::Propose(Command::Transfer { epoch, to, session, voters: None }))
+        .wait("the lease to be transferred")
+}
+
+/// The target of a request, or why there is none.
+fn choose(o: &Observation, intent: &Intent) -> Result<Candidate, String> {
+    let ranking = rank(o, Some(o.me));
+    match intent.target() {
+        Some(id) => {
+            ranking.candidates.iter().find(|candidate| candidate.id == id).cloned().ok_or_else(|| {
+                let why = ranking.unfit_reason(id).unwrap_or("is no member");
+                format!("{} {why}", o.cluster.name_of(id))
+            })
+        }
+        None => ranking
+            .candidates
+            .iter()
+            .find(|candidate| candidate.report.is_streaming || is_stopped(o))
+            .cloned()
+            .ok_or_else(|| "no standby can take over".to_owned()),
+    }
+}
+
+fn refuse(pending: &PendingIntent, why: String) -> Decision {
+    let command = Command::EndIntent { id: pending.id, end: IntentEnd::Refused(why.clone()) };
+    Decision::new(
+        State::Primary,
+        Rule::HandOverRefuse,
+        format!("the operator's request is refused: {why}"),
+        SOON,
+    )
+    .act(Action::Propose(command))
+}
