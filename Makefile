@@ -1,0 +1,38 @@
+# `make demo`: a three-node cluster with HAProxy on this machine. `make test`: everything there is to test.
+# `make verify` never writes, `make fix` writes.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+.PHONY: demo test bench verify fix deny toolchain tools
+
+demo: toolchain tools
+	@echo "building (release; the first time takes some minutes)"
+	@$(CARGO) build --release --locked --workspace --bins --example demo
+	@exec $(TARGET)/release/examples/demo $(DEMO_ARGS)
+
+test: toolchain tools
+	@bash tests/setup/run-tests.sh $(TEST_ARGS)
+
+# The figures of the README; takes long. BENCH_ARGS=--help says which parts there are.
+bench: toolchain tools
+	@$(CARGO) build --release --locked --workspace --bins --example bench
+	@exec $(TARGET)/release/examples/bench $(BENCH_ARGS)
+
+verify: toolchain
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+fix:
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+deny:
+	@bash tests/setup/deny.sh
+
+toolchain:
+	@bash tests/setup/toolchain.sh
+
+tools:
+	@bash tests/setup/tools.sh
