@@ -1,8 +1,10 @@
 //! Lease renewal: its own thread, its own runtime, its own connections, so that nothing else can delay it.
 
+use std::collections::BTreeSet;
+
 use crate::group::Group;
 use crate::lease::{BootTime, Holder, Licence};
-use crate::model::Epoch;
+use crate::model::{Epoch, MemberId};
 
 /// Who is told about licences: the owner of the guard's deadline.
 pub trait LicenceSink: Send {
@@ -13,7 +15,7 @@ pub trait LicenceSink: Send {
 }
 
 /// What the renewer knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RenewerFacts {
     /// The last licence won by this process, whether or not its deadline has passed.
     pub licence: Option<Licence>,
@@ -21,6 +23,8 @@ pub struct RenewerFacts {
     pub disputed: Option<Epoch>,
     /// Nothing is sent or counted up to this epoch.
     pub given_up: Epoch,
+    /// The voters which acknowledged one of the last rounds ([`Holder::answering`]).
+    pub answering: BTreeSet<MemberId>,
 }
 
 /// The thread that renews.

@@ -150,6 +150,8 @@ pub struct GuardFacts {
     pub session: Session,
     /// The deadline at which it kills PostgreSQL; none: disarmed.
     pub deadline: Option<BootTime>,
+    /// The epoch for which it is armed; meaningless while it is disarmed.
+    pub epoch: Epoch,
     /// How long ago the guard showed a heartbeat.
     pub heartbeat_age: Duration,
 }

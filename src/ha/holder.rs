@@ -281,7 +281,7 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
 fn running(o: &Observation) -> Decision {
     let epoch = o.cluster.lease.epoch;
     let arm = Action::Guard(GuardAction::Arm { epoch });
-    let is_armed = o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some());
+    let is_armed = o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some() && guard.epoch == epoch);
     let Some(server) = o.postgres.server.within(SERVER_FRESH) else {
         let because = "PostgreSQL runs, but does not answer by SQL: that alone is no reason to stop it";
         let decision = Decision::new(State::Primary, Rule::Lead, because, SOON).wait("an answer by SQL");

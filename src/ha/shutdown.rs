@@ -30,13 +30,13 @@ pub(super) fn decide(o: &Observation) -> Decision {
     let ranking = rank(o, Some(o.me));
     let stopped_for = o.finished.get(&JobKind::Stop).map_or(HAND_OVER_PATIENCE, |ended| ended.age);
     let clean = shut_down_cleanly(o) && o.licence().is_some();
-    if clean && let Some(best) = ranking.candidates.iter().find(|c| received_everything(o, c)) {
-        if let Some(session) = best.report.session {
-            let because =
-                format!("{} has received everything: it takes the lease", o.cluster.name_of(best.id));
-            let decision = Decision::new(State::Stopping, Rule::ShutDownHandOver, because, SOON);
-            return transfer(o, decision, best.id, session);
-        }
+    if clean
+        && let Some(best) = ranking.candidates.iter().find(|c| received_everything(o, c))
+        && let Some(session) = best.report.session
+    {
+        let because = format!("{} has received everything: it takes the lease", o.cluster.name_of(best.id));
+        let decision = Decision::new(State::Stopping, Rule::ShutDownHandOver, because, SOON);
+        return transfer(o, decision, best.id, session);
     }
     if clean && !ranking.candidates.is_empty() && stopped_for < HAND_OVER_PATIENCE {
         let because = "no standby has reported the shutdown checkpoint yet";
