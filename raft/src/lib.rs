@@ -1,8 +1,10 @@
 //! The Raft group of pgherd: what the members of a cluster agree on, and how.
 
 pub mod clock;
+pub mod founding;
 pub mod group;
 pub mod lease;
+pub mod membership;
 pub mod model;
 pub mod network;
 pub mod renewer;

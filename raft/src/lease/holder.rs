@@ -102,7 +102,7 @@ impl Holder {
         match answer.verdict {
             RenewalVerdict::Acknowledged => {}
             RenewalVerdict::Closed => {
-                self.disputed = Some(answer.epoch);
+                self.disputed = self.disputed.max(Some(answer.epoch));
                 return None;
             }
             RenewalVerdict::Superseded { .. } | RenewalVerdict::Behind | RenewalVerdict::NotAVoter => {

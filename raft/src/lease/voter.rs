@@ -16,6 +16,9 @@ use crate::model::{Epoch, Lease};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Voter {
     floor: Epoch,
+    /// The floor which the store is known to hold. While it is lower than `floor` a write is under way, and no answer
+    /// that rests on the floor may leave: not the one which raised it, and no other either.
+    written: Epoch,
     quiet_since: BootTime,
     learned: Epoch,
 }
@@ -23,7 +26,8 @@ pub struct Voter {
 /// An answer, and what must be durable before it may be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer<T> {
-    /// Must be durable before `verdict` leaves this node; none: nothing to write.
+    /// Must be durable before `verdict` leaves this node; the caller then says so with [`Voter::written`]. It may ask
+    /// for a write which another task has begun already. None: nothing to write.
     pub floor: Option<Epoch>,
     /// The answer.
     pub verdict: T,
@@ -32,12 +36,17 @@ pub struct Answer<T> {
 impl Voter {
     /// A voter at the start of its process. `floor` is what its store says.
     pub fn new(floor: Epoch, now: BootTime) -> Self {
-        Self { floor, quiet_since: now, learned: Epoch(0) }
+        Self { floor, written: floor, quiet_since: now, learned: Epoch(0) }
     }
 
     /// No epoch below this one is acknowledged.
     pub fn floor(&self) -> Epoch {
         self.floor
+    }
+
+    /// The store holds this floor, or a higher one, durably.
+    pub fn written(&mut self, floor: Epoch) {
+        self.written = self.written.max(floor.min(self.floor));
     }
 
     /// How long it has heard nothing: since its last acknowledgement of any epoch, its start, and the moment at which
@@ -75,7 +84,8 @@ impl Voter {
             return refuse(RenewalVerdict::Closed);
         }
         self.quiet_since = self.quiet_since.max(now);
-        Answer { floor: self.raise(request.epoch), verdict: RenewalVerdict::Acknowledged }
+        self.floor = self.floor.max(request.epoch);
+        Answer { floor: self.to_write(), verdict: RenewalVerdict::Acknowledged }
     }
 
     /// Answers a close, or the question whether it would close.
@@ -89,7 +99,7 @@ impl Voter {
             return plain(CloseVerdict::Mismatch { epoch: lease.epoch });
         }
         if self.floor > request.epoch {
-            return plain(CloseVerdict::Closed);
+            return Answer { floor: self.to_write(), verdict: CloseVerdict::Closed };
         }
         let remaining = Duration::from_millis(tenure.wait_ms).saturating_sub(self.quiet_for(now));
         if !remaining.is_zero() {
@@ -99,13 +109,11 @@ impl Voter {
         if !request.for_real {
             return plain(CloseVerdict::Would);
         }
-        Answer { floor: self.raise(request.epoch.next()), verdict: CloseVerdict::Closed }
+        self.floor = request.epoch.next();
+        Answer { floor: self.to_write(), verdict: CloseVerdict::Closed }
     }
 
-    fn raise(&mut self, floor: Epoch) -> Option<Epoch> {
-        (floor > self.floor).then(|| {
-            self.floor = floor;
-            floor
-        })
+    fn to_write(&self) -> Option<Epoch> {
+        (self.floor > self.written).then_some(self.floor)
     }
 }

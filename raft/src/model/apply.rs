@@ -1,9 +1,9 @@
 //! The one place where the replicated state changes. Total, deterministic, clockless.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::{Basis, Command, Outcome, Rejection};
-use super::ids::{Epoch, MemberId, Revision, Session};
+use super::ids::{Epoch, GroupId, MemberId, Revision, Session};
 use super::intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 use super::lease::{Lease, Tenure};
 use super::member::Member;
@@ -32,34 +32,14 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
         return Err(Rejection::Founding);
     }
     match command {
-        Command::Found { group, scope, members } => {
-            let voters = members.iter().map(|(id, _)| *id).collect();
-            *state = ClusterState {
-                group: Some(*group),
-                scope: scope.clone(),
-                members: members.iter().cloned().collect(),
-                lease: Lease { epoch: Epoch(0), voters, tenure: None },
-                ..ClusterState::default()
-            };
-            Ok(())
-        }
+        Command::Found { group, scope, members } => found(state, *group, scope, members),
         Command::PutMember { id, member, replaces } => put_member(state, *id, member, *replaces),
         Command::RemoveMember { id } => {
             refuse_voter(state, *id)?;
             state.leaving.remove(id);
             state.members.remove(id).map(|_| ()).ok_or(Rejection::Member { id: *id })
         }
-        Command::SetLeaving { id, leaving } => {
-            if !state.members.contains_key(id) {
-                return Err(Rejection::Member { id: *id });
-            }
-            if *leaving {
-                state.leaving.insert(*id);
-            } else {
-                state.leaving.remove(id);
-            }
-            Ok(())
-        }
+        Command::SetLeaving { id, leaving } => set_leaving(state, *id, *leaving),
         Command::Grant { expected_epoch, to, session, ttl_ms, basis } => {
             expect_epoch(state, *expected_epoch)?;
             grant(state, *to, *session, *ttl_ms, basis)
@@ -102,23 +82,102 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
     }
 }
 
-fn put_member(
+/// The founders become the members and the voters of a vacant lease.
+fn found(
     state: &mut ClusterState,
+    group: GroupId,
+    scope: &str,
+    founders: &[(MemberId, Member)],
+) -> Result<(), Rejection> {
+    let mut members = BTreeMap::new();
+    for (id, founder) in founders {
+        check_unique(&members, *id, founder, None)?;
+        if members.insert(*id, founder.clone()).is_some() {
+            return Err(Rejection::Member { id: *id });
+        }
+    }
+    if members.is_empty() {
+        return Err(Rejection::Voters);
+    }
+    if members.len() > MAX_MEMBERS {
+        return Err(Rejection::Limit { what: format!("a cluster has at most {MAX_MEMBERS} members") });
+    }
+    let voters = members.keys().copied().collect();
+    *state = ClusterState {
+        group: Some(group),
+        scope: scope.to_owned(),
+        members,
+        lease: Lease { epoch: Epoch(0), voters, tenure: None },
+        ..ClusterState::default()
+    };
+    Ok(())
+}
+
+/// A name and an address belong to one member; `replaces` is about to go.
+fn check_unique(
+    members: &BTreeMap<MemberId, Member>,
     id: MemberId,
     member: &Member,
     replaces: Option<MemberId>,
 ) -> Result<(), Rejection> {
-    let others = || state.members.iter().filter(|(other, _)| **other != id && Some(**other) != replaces);
+    let others = || members.iter().filter(|(other, _)| **other != id && Some(**other) != replaces);
     if let Some((by, _)) = others().find(|(_, other)| other.name == member.name) {
         return Err(Rejection::NameTaken { name: member.name.clone(), by: *by });
     }
     if let Some((by, other)) = others().find(|(_, other)| other.raft_addr == member.raft_addr) {
         return Err(Rejection::AddressTaken { address: other.raft_addr.clone(), by: *by });
     }
-    if state.members.len() >= MAX_MEMBERS && !state.members.contains_key(&id) {
+    Ok(())
+}
+
+fn set_leaving(state: &mut ClusterState, id: MemberId, leaving: bool) -> Result<(), Rejection> {
+    if !state.members.contains_key(&id) {
+        return Err(Rejection::Member { id });
+    }
+    if leaving {
+        state.leaving.insert(id);
+    } else {
+        state.leaving.remove(&id);
+    }
+    Ok(())
+}
+
+fn set_settings(state: &mut ClusterState, expected: Revision, document: &str) -> Result<(), Rejection> {
+    if state.settings.revision != expected {
+        return Err(Rejection::Revision { current: state.settings.revision });
+    }
+    if document.len() > MAX_DOCUMENT_BYTES {
+        return Err(Rejection::Limit {
+            what: format!("settings must not exceed {MAX_DOCUMENT_BYTES} bytes"),
+        });
+    }
+    let revision = Revision(expected.0.saturating_add(1));
+    state.settings = Settings { revision, document: document.to_owned() };
+    Ok(())
+}
+
+/// A member joins, changes, or takes the place of its own former store: same name, other id. What a member is for
+/// cannot change under one id: a holder which became a witness would be a holder without PostgreSQL.
+fn put_member(
+    state: &mut ClusterState,
+    id: MemberId,
+    member: &Member,
+    replaces: Option<MemberId>,
+) -> Result<(), Rejection> {
+    check_unique(&state.members, id, member, replaces)?;
+    if state.members.get(&id).is_some_and(|known| known.kind != member.kind) {
+        return Err(Rejection::Member { id });
+    }
+    let former = replaces.filter(|old| *old != id).and_then(|old| state.members.get(&old).map(|m| (old, m)));
+    if let Some((old, known)) = former
+        && known.name != member.name
+    {
+        return Err(Rejection::Member { id: old });
+    }
+    if former.is_none() && state.members.len() >= MAX_MEMBERS && !state.members.contains_key(&id) {
         return Err(Rejection::Limit { what: format!("a cluster has at most {MAX_MEMBERS} members") });
     }
-    if let Some(old) = replaces.filter(|old| *old != id) {
+    if let Some((old, _)) = former {
         refuse_voter(state, old)?;
         state.members.remove(&old);
         state.leaving.remove(&old);
@@ -154,20 +213,6 @@ fn grant(
     let before = state.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
     let tenure = Tenure { holder: to, session, ttl_ms, wait_ms: before.max(ttl_ms), pinned: false };
     begin_epoch(state, tenure, voters);
-    Ok(())
-}
-
-fn set_settings(state: &mut ClusterState, expected: Revision, document: &str) -> Result<(), Rejection> {
-    if state.settings.revision != expected {
-        return Err(Rejection::Revision { current: state.settings.revision });
-    }
-    if document.len() > MAX_DOCUMENT_BYTES {
-        return Err(Rejection::Limit {
-            what: format!("settings must not exceed {MAX_DOCUMENT_BYTES} bytes"),
-        });
-    }
-    let revision = Revision(expected.0.saturating_add(1));
-    state.settings = Settings { revision, document: document.to_owned() };
     Ok(())
 }
 
