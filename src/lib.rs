@@ -14,3 +14,4 @@
 
 pub mod guard;
 pub mod ha;
+pub mod postgres;

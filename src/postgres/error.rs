@@ -1,0 +1,73 @@
+//! What can go wrong with the local PostgreSQL: a variant per operation that failed.
+
+use std::path::PathBuf;
+
+use super::postmaster::PostmasterError;
+use super::tool::ToolError;
+
+/// Why an action on the local PostgreSQL did not succeed. No message holds a password.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// One of PostgreSQL's programs is missing.
+    #[error("{0}")]
+    Programs(#[from] super::programs::ProgramsError),
+    /// A program of PostgreSQL failed.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
+    /// A file could not be read or written.
+    #[error("cannot {operation} {path}: {source}")]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The parent of the postmaster refused.
+    #[error("{operation}: {source}")]
+    Postmaster {
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        source: PostmasterError,
+    },
+    /// PostgreSQL ended while it was expected to start.
+    #[error("PostgreSQL ended while starting ({how}); the last lines of {log}: {tail}")]
+    EndedWhileStarting {
+        /// How it ended.
+        how: String,
+        /// The log file.
+        log: PathBuf,
+        /// Its last lines.
+        tail: String,
+    },
+    /// PostgreSQL did not accept connections in time; it goes on with what it is doing.
+    #[error("PostgreSQL did not accept connections within {seconds} s and goes on starting; see {log}")]
+    StartTimeout {
+        /// The limit.
+        seconds: u64,
+        /// The log file.
+        log: PathBuf,
+    },
+    /// The server did not answer, or answered with an error.
+    #[error(transparent)]
+    Query(#[from] super::query::QueryError),
+    /// The action must not be done in the state in which things are.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl PgError {
+    pub(super) fn file(
+        operation: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { operation, path, source }
+    }
+
+    pub(super) fn postmaster(operation: &'static str) -> impl FnOnce(PostmasterError) -> Self {
+        move |source| Self::Postmaster { operation, source }
+    }
+}

@@ -1,0 +1,250 @@
+//! Runs one of PostgreSQL's programs, or a command of the operator's.
+//!
+//! Promises: it never waits longer than its limit, it ends the program and what the program started when the caller
+//! goes away, and what it says of a failure holds the end of what the program said. Passwords are never arguments: they
+//! come in a password file or in the environment.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+/// As much of a program's output is kept: `pg_controldata` needs 4 KiB.
+const KEPT_OUTPUT: usize = 64 * 1024;
+/// As much of the end of what a program says on standard error stands in an error.
+const KEPT_ERROR: usize = 1500;
+
+/// Why a program did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It could not be started.
+    #[error("cannot run {program}: {source}")]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// It ended with another status than zero.
+    #[error("{program} failed ({status}): {said}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of its standard error.
+        said: String,
+    },
+    /// It took too long and was ended.
+    #[error("{program} did not finish within {seconds} s and was ended")]
+    Timeout {
+        /// The program.
+        program: String,
+        /// The limit.
+        seconds: u64,
+    },
+}
+
+/// A program with its arguments and environment.
+#[derive(Debug)]
+pub(super) struct Tool {
+    program: PathBuf,
+    args: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+    directory: Option<PathBuf>,
+}
+
+/// Ends the program's process group unless the program has been waited for.
+struct EndGroup(Option<Pid>);
+
+impl Drop for EndGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // It may have ended by itself in this moment, which is as good.
+            kill_process_group(group, Signal::KILL).ok();
+        }
+    }
+}
+
+impl Tool {
+    pub(super) fn new(program: impl Into<PathBuf>) -> Self {
+        Self { program: program.into(), args: Vec::new(), env: Vec::new(), directory: None }
+    }
+
+    pub(super) fn arg(mut self, arg: impl Into<OsString>) -> Self {
+        self.args.push(arg.into());
+        self
+    }
+
+    pub(super) fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
+        self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    pub(super) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    pub(super) fn directory(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
+    fn name(&self) -> String {
+        self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy().into_owned()
+    }
+
+    /// Runs it to its end; what it printed, as far as it is kept. Messages come in English (`LC_ALL=C`), because some
+    /// are parsed.
+    pub(super) async fn run(self, limit: Option<Duration>) -> Result<String, ToolError> {
+        let program = self.name();
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.args)
+            .env_remove("PGPASSWORD")
+            .env_remove("PGDATA")
+            .env_remove("PGOPTIONS")
+            .env_remove("PGSERVICE")
+            .env("LC_ALL", "C")
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        let mut child =
+            command.spawn().map_err(|source| ToolError::Spawn { program: self.program.clone(), source })?;
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        let mut group = EndGroup(pid);
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let work =
+            async { tokio::join!(child.wait(), tail_of(stdout, KEPT_OUTPUT), tail_of(stderr, KEPT_ERROR)) };
+        let (status, printed, said) = match limit {
+            Some(limit) => tokio::time::timeout(limit, work)
+                .await
+                .map_err(|_| ToolError::Timeout { program: program.clone(), seconds: limit.as_secs() })?,
+            None => work.await,
+        };
+        let status = status.map_err(|source| ToolError::Spawn { program: self.program.clone(), source })?;
+        group.0 = None;
+        if status.success() {
+            return Ok(printed);
+        }
+        Err(ToolError::Failed { program, status, said: one_line(&said) })
+    }
+}
+
+/// The last `keep` bytes of a stream, read to its end so that the writer never blocks.
+async fn tail_of(stream: Option<impl AsyncRead + Unpin>, keep: usize) -> String {
+    let mut kept = VecDeque::new();
+    if let Some(mut stream) = stream {
+        let mut buffer = [0_u8; 4096];
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            kept.extend(buffer.iter().take(count));
+            let surplus = kept.len().saturating_sub(keep);
+            kept.drain(..surplus);
+        }
+    }
+    String::from_utf8_lossy(kept.make_contiguous()).into_owned()
+}
+
+/// Lines joined so that they fit into one line of a log.
+pub(super) fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "it said nothing".to_owned() } else { lines.join(" | ") }
+}
+
+/// Splits a command of the configuration into words as a shell does: quotes and backslashes, nothing else.
+pub(super) fn split_words(command: &str) -> Result<Vec<String>, &'static str> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut chars = command.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            c if c.is_whitespace() => words.extend(word.take()),
+            '\'' => loop {
+                match chars.next().ok_or("a ' is not closed")? {
+                    '\'' => break,
+                    inner => word.get_or_insert_default().push(inner),
+                }
+            },
+            '"' => loop {
+                match chars.next().ok_or("a \" is not closed")? {
+                    '"' => break,
+                    '\\' => match chars.next().ok_or("a \" is not closed")? {
+                        escaped @ ('"' | '\\') => word.get_or_insert_default().push(escaped),
+                        other => word.get_or_insert_default().extend(['\\', other]),
+                    },
+                    inner => word.get_or_insert_default().push(inner),
+                }
+            },
+            '\\' => word.get_or_insert_default().push(chars.next().ok_or("it ends with a \\")?),
+            other => word.get_or_insert_default().push(other),
+        }
+        if matches!(c, '\'' | '"') {
+            // Empty quotes are a word, too.
+            word.get_or_insert_default();
+        }
+    }
+    words.extend(word);
+    Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_split_as_a_shell_does() {
+        let words = |text: &str| split_words(text).expect(text);
+        assert_eq!(words("a  b\tc"), ["a", "b", "c"]);
+        assert_eq!(words(r#"x 'a b' "c \"d\" $e" f\ g '' "#), ["x", "a b", "c \"d\" $e", "f g", ""]);
+        assert_eq!(words(r#"'it'"'"'s'"#), ["it's"]);
+        for bad in ["'a", "\"a", "a\\"] {
+            assert!(split_words(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_holds_what_the_program_said() {
+        let tool = Tool::new("/bin/sh").arg("-c").arg("echo cause; echo why >&2; exit 3");
+        let error = tool.run(None).await.expect_err("status 3").to_string();
+        assert_eq!(error, "sh failed (exit status: 3): why");
+    }
+
+    #[tokio::test]
+    async fn a_late_program_is_ended_with_what_it_started() {
+        let marker = tempfile::tempdir().expect("directory");
+        let file = marker.path().join("pid");
+        let script = format!("sleep 600 & echo $! > {}; wait", file.display());
+        let tool = Tool::new("/bin/sh").arg("-c").arg(script);
+        let error = tool.run(Some(Duration::from_millis(500))).await.expect_err("late");
+        assert!(matches!(error, ToolError::Timeout { .. }), "{error}");
+        let pid = std::fs::read_to_string(file).expect("pid");
+        let stat = format!("/proc/{}/stat", pid.trim());
+        let is_gone = || !std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        let ended = async {
+            while !is_gone() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the child is ended too");
+    }
+
+    #[tokio::test]
+    async fn much_output_is_cut_at_the_front() {
+        let tool = Tool::new("/bin/sh").arg("-c").arg("head -c 1000000 /dev/zero | tr '\\0' x; echo end");
+        let printed = tool.run(None).await.expect("success");
+        assert_eq!(printed.len(), KEPT_OUTPUT);
+        assert!(printed.ends_with("end\n"));
+    }
+}
