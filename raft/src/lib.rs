@@ -8,6 +8,9 @@ pub mod membership;
 pub mod model;
 pub mod network;
 pub mod renewer;
+mod state_machine;
+mod store;
+mod types;
 
 pub use group::Group;
 pub use network::PeerServer;

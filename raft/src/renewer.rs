@@ -1,10 +1,32 @@
 //! Lease renewal: its own thread, its own runtime, its own connections, so that nothing else can delay it.
+//!
+//! Promises: a round's stamp is taken before anything of it is sent; a licence reaches the sink at once, on this
+//! thread; after [`Renewer::give_up`] returned, no licence of that epoch reaches it. It decides nothing: whether to
+//! renew is the record's and the sink's word.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
-use crate::group::Group;
-use crate::lease::{BootTime, Holder, Licence};
-use crate::model::{Epoch, MemberId};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::group::{Group, Node};
+use crate::lease::{BootTime, Holder, Licence, Renewal, RenewalAnswer, renewal_interval};
+use crate::model::{Epoch, Lease, MemberId};
+use crate::network::{Kind, Peers, Target};
+
+/// A grant becomes known to the other voters a little later than here: until the first licence of an epoch is won,
+/// rounds follow each other this fast, for [`EAGER_TIME`].
+const EAGER_INTERVAL: Duration = Duration::from_millis(40);
+const EAGER_TIME: Duration = Duration::from_secs(2);
+/// The longest wait for an answer: later ones prove too little to be worth a connection's room.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// Who is told about licences: the owner of the guard's deadline.
 pub trait LicenceSink: Send {
@@ -27,25 +49,170 @@ pub struct RenewerFacts {
     pub answering: BTreeSet<MemberId>,
 }
 
-/// The thread that renews.
-#[derive(Debug)]
-pub struct Renewer {}
+/// The thread that renews. Dropping it ends the thread without waiting.
+pub struct Renewer {
+    core: Arc<Mutex<Core>>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Core {
+    holder: Holder,
+    sink: Box<dyn LicenceSink>,
+}
+
+impl fmt::Debug for Renewer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewer").field("facts", &self.facts()).finish_non_exhaustive()
+    }
+}
 
 impl Renewer {
     /// Starts the thread. It idles while the replicated state names somebody else.
-    pub fn start(_group: &Group, _holder: Holder, _sink: Box<dyn LicenceSink>) -> std::io::Result<Self> {
-        Ok(Self {})
+    pub fn start(group: &Group, holder: Holder, sink: Box<dyn LicenceSink>) -> io::Result<Self> {
+        let core = Arc::new(Mutex::new(Core { holder, sink }));
+        let stop = group.node().stop.child_token();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let rounds = Rounds {
+            peers: Arc::new(Peers::new(&group.node().config.scope, group.id())),
+            node: Arc::clone(group.node()),
+            core: Arc::clone(&core),
+        };
+        let stopped = stop.clone();
+        let thread = std::thread::Builder::new().name("renewer".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = rounds.run() => {}
+                }
+            });
+        })?;
+        Ok(Self { core, stop, thread: Some(thread) })
     }
 
     /// What is known now.
     pub fn facts(&self) -> RenewerFacts {
-        RenewerFacts::default()
+        let core = lock(&self.core);
+        RenewerFacts {
+            licence: core.holder.licence(),
+            disputed: core.holder.disputed(),
+            given_up: core.holder.given_up(),
+            answering: core.holder.answering(),
+        }
     }
 
     /// From the return of this call on, no round of this epoch or an earlier one is sent or counted, and
     /// [`LicenceSink::licensed`] is not called for one. Durability is [`Group::record_given_up`]'s.
-    pub fn give_up(&self, _epoch: Epoch) {}
+    pub fn give_up(&self, epoch: Epoch) {
+        lock(&self.core).holder.give_up(epoch);
+    }
 
     /// Ends the thread and waits for it.
-    pub fn shutdown(self) {}
+    pub fn shutdown(mut self) {
+        self.stop.cancel();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the renewer's thread panicked");
+        }
+    }
+}
+
+impl Drop for Renewer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
+    core.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Rounds {
+    node: Arc<Node>,
+    peers: Arc<Peers>,
+    core: Arc<Mutex<Core>>,
+}
+
+type Answers = JoinSet<(MemberId, Option<RenewalAnswer>)>;
+
+impl Rounds {
+    async fn run(self) {
+        let mut applied = self.node.applied.clone();
+        let mut answers = Answers::new();
+        let mut epoch_since = (Epoch(0), Instant::now());
+        loop {
+            let lease = applied.borrow_and_update().state.lease.clone();
+            if epoch_since.0 != lease.epoch {
+                epoch_since = (lease.epoch, Instant::now());
+            }
+            let pause = self.round(&lease, epoch_since.1, &mut answers);
+            let due = Instant::now() + pause.unwrap_or(EAGER_TIME);
+            loop {
+                tokio::select! {
+                    moved = applied.changed() => {
+                        if moved.is_err() {
+                            return;
+                        }
+                        if applied.borrow_and_update().state.lease != lease {
+                            break;
+                        }
+                    }
+                    Some(answer) = answers.join_next(), if !answers.is_empty() => {
+                        if let Ok((from, Some(answer))) = answer {
+                            self.count(from, &answer);
+                        }
+                    }
+                    () = tokio::time::sleep_until(due), if pause.is_some() => break,
+                }
+            }
+        }
+    }
+
+    /// Sends a round if this node may renew. Returns the pause before the next one; none: wait for another record.
+    fn round(&self, lease: &Lease, epoch_since: Instant, answers: &mut Answers) -> Option<Duration> {
+        let tenure = lease.tenure.as_ref().filter(|tenure| tenure.holder == self.node.id)?;
+        let ttl = Duration::from_millis(tenure.ttl_ms);
+        let (renewal, licensed) = {
+            let mut core = lock(&self.core);
+            if !core.sink.may_renew(clock::now()) {
+                return Some(renewal_interval(ttl));
+            }
+            let renewal = core.holder.begin_round(lease, clock::now())?;
+            (renewal, core.holder.licence().is_some_and(|won| won.epoch == lease.epoch))
+        };
+        for voter in &lease.voters {
+            self.ask(*voter, renewal.clone(), ANSWER_LIMIT.min(ttl), answers);
+        }
+        let eager = !licensed && epoch_since.elapsed() < EAGER_TIME;
+        Some(if eager { EAGER_INTERVAL } else { renewal_interval(ttl) })
+    }
+
+    fn ask(&self, voter: MemberId, renewal: Renewal, limit: Duration, answers: &mut Answers) {
+        let node = Arc::clone(&self.node);
+        if voter == node.id {
+            answers.spawn(async move {
+                let answer = node.voter.renew(&renewal).await;
+                let answer = answer.inspect_err(|error| {
+                    node.fail(format!("cannot write this voter's floor to the store: {error}"));
+                });
+                (voter, answer.ok())
+            });
+            return;
+        }
+        let Some(addr) = node.identity.addr_of(voter) else { return };
+        let peers = Arc::clone(&self.peers);
+        answers.spawn(async move {
+            let target = Target { addr, id: Some(voter) };
+            let answer = peers.call(&target, node.identity.group(), Kind::Renew, &renewal, limit).await;
+            (voter, answer.ok())
+        });
+    }
+
+    fn count(&self, from: MemberId, answer: &RenewalAnswer) {
+        let mut core = lock(&self.core);
+        if let Some(licence) = core.holder.count(from, answer) {
+            core.sink.licensed(licence);
+        }
+    }
 }

@@ -3,10 +3,21 @@
 //! No type of the consensus library leaves this crate. Nothing here decides who is primary: that is `ha`, from the
 //! values which this module publishes.
 
+mod answer;
+mod follow;
+mod founder;
+mod identity;
+mod lease_voter;
+mod node;
+mod propose;
+mod reports;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,80 +27,188 @@ pub use view::{
     StartError, StoreFailed, Timing,
 };
 
+pub(crate) use identity::GroupIdentity;
+pub(crate) use node::Node;
+
 use crate::lease::{BootTime, CloseRequest, CloseVerdict};
 use crate::model::{ClusterState, Command, Epoch, MemberId};
-use crate::network::PeerServer;
+use crate::network::{CallFailure, ConsensusNetwork, Kind, PeerServer, Peers, Route};
+use crate::state_machine::StateMachine;
+use crate::store::Store;
+use crate::types::Raft;
+use node::Parts;
 
-/// A node's part in one cluster. Clones share it.
-#[derive(Clone, Debug)]
+/// How long another voter may take to answer a close.
+const CLOSE_LIMIT: Duration = Duration::from_millis(800);
+/// The note of the store which says up to which epoch this node gave up.
+const GIVEN_UP: &str = "given-up";
+
+/// A node's part in one cluster. Clones share it; when the last one is dropped its tasks end, too.
+#[derive(Clone)]
 pub struct Group {
-    id: MemberId,
-    view: watch::Receiver<Arc<GroupView>>,
+    handle: Arc<Handle>,
 }
 
-#[expect(clippy::unused_async, reason = "the signatures which the daemon compiles against")]
+struct Handle {
+    node: Arc<Node>,
+    route: Mutex<Option<Route>>,
+    given_up: Mutex<Epoch>,
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.node.stop.cancel();
+    }
+}
+
 impl Group {
     /// Opens the store and returns at once; founding or joining goes on in tasks which this handle owns.
-    pub async fn start(_server: &PeerServer, config: GroupConfig) -> Result<Self, StartError> {
-        Err(StartError::Raft { scope: config.scope, reason: "not built yet".to_owned() })
+    pub async fn start(server: &PeerServer, config: GroupConfig) -> Result<Self, StartError> {
+        let dir = config.data_dir.join(&config.scope);
+        let store_failed =
+            |error: std::io::Error| StartError::Store { dir: dir.clone(), reason: error.to_string() };
+        let store = Store::open(&dir).await.map_err(store_failed)?;
+        let machine = StateMachine::open(store.clone()).await.map_err(store_failed)?;
+        let given_up = read_given_up(&store);
+        let applied = machine.watch();
+        let identity = Arc::new(GroupIdentity::default());
+        identity.follow(applied.clone());
+        let peers = |scope: &str| Arc::new(Peers::new(scope, store.id()));
+        let messages = peers(&config.scope);
+        let network = ConsensusNetwork {
+            messages: Arc::clone(&messages),
+            snapshots: peers(&config.scope),
+            identity: Arc::clone(&identity),
+        };
+        let raft_failed = |reason: String| StartError::Raft { scope: config.scope.clone(), reason };
+        let settings = node::raft_config(&config.scope, config.timing)
+            .validate()
+            .map_err(|error| raft_failed(error.to_string()))?;
+        let raft = Box::pin(Raft::new(store.id().0, Arc::new(settings), network, store.clone(), machine))
+            .await
+            .map_err(|error| raft_failed(error.to_string()))?;
+        let phase = Phase::Founding { waiting_for: "the other members".to_owned() };
+        let parts = Parts { config, store, raft, peers: messages, identity, applied };
+        let node = Node::new(parts, phase);
+        let route = match server.add(&node.config.scope, Arc::clone(&node) as _) {
+            Ok(route) => route,
+            Err(error) => {
+                node.shutdown().await;
+                return Err(error);
+            }
+        };
+        node.spawn(follow::run(Arc::clone(&node)));
+        node.spawn(founder::run(Arc::clone(&node)));
+        node.spawn(reports::run(Arc::clone(&node)));
+        let handle = Handle { node, route: Mutex::new(Some(route)), given_up: Mutex::new(given_up) };
+        Ok(Self { handle: Arc::new(handle) })
+    }
+
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.handle.node
     }
 
     /// The identity of this node's store.
     pub fn id(&self) -> MemberId {
-        self.id
+        self.node().id
     }
 
     /// What this node knows of its group; changes wake the receiver.
     pub fn watch(&self) -> watch::Receiver<Arc<GroupView>> {
-        self.view.clone()
+        self.node().view.subscribe()
     }
 
-    /// Asks for a change of the replicated state; bounded in time.
-    pub async fn propose(&self, _command: Command) -> Proposed {
-        Proposed::Unknown(String::new())
+    /// Asks for a change of the replicated state; bounded in time. After an outcome this node has usually applied it.
+    pub async fn propose(&self, command: Command) -> Proposed {
+        propose::propose(self.node(), command).await
     }
 
     /// The replicated state, not older than the moment of this call.
     pub async fn read(&self) -> Result<ClusterState, ReadError> {
-        Err(ReadError { reason: String::new() })
+        propose::read(self.node()).await
     }
 
     /// How long this node's own voter has heard nothing from a holder.
-    pub fn quiet_for(&self, _now: BootTime) -> Duration {
-        Duration::ZERO
+    pub fn quiet_for(&self, now: BootTime) -> Duration {
+        self.node().voter.quiet_for(now)
     }
 
     /// Asks a voter, possibly this node itself, to close an epoch.
-    pub async fn ask_close(&self, to: MemberId, _request: CloseRequest) -> Result<CloseVerdict, CallError> {
-        Err(CallError::UnknownMember { id: to })
+    pub async fn ask_close(&self, to: MemberId, request: CloseRequest) -> Result<CloseVerdict, CallError> {
+        let node = self.node();
+        if to == node.id {
+            return node.voter.close(&request).await.map_err(|error| {
+                node.fail(format!("cannot write this voter's floor to the store: {error}"));
+                CallError::Refused { addr: "this node".to_owned(), reason: error.to_string() }
+            });
+        }
+        let Some(target) = node.target(to) else { return Err(CallError::UnknownMember { id: to }) };
+        let answer =
+            node.peers.call(&target, node.identity.group(), Kind::Close, &request, CLOSE_LIMIT).await;
+        answer.map_err(|failure| {
+            let (addr, reason) = (target.addr, failure.to_string());
+            match failure {
+                CallFailure::NotSent(_) | CallFailure::Lost(_) => CallError::Unreachable { addr, reason },
+                CallFailure::Refused(_) => CallError::Refused { addr, reason },
+            }
+        })
     }
 
     /// Makes durable that this node gave up all epochs up to this one.
-    pub async fn record_given_up(&self, _epoch: Epoch) -> Result<(), StoreFailed> {
+    pub async fn record_given_up(&self, epoch: Epoch) -> Result<(), StoreFailed> {
+        let node = self.node();
+        let next = epoch.max(self.given_up());
+        let value = next.0.to_string().into_bytes();
+        if let Err(error) = node.store.save_note(GIVEN_UP, value).await {
+            let failed = StoreFailed { what: "the epoch given up", reason: error.to_string() };
+            node.fail(failed.to_string());
+            return Err(failed);
+        }
+        let mut given_up = self.handle.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        *given_up = next.max(*given_up);
         Ok(())
     }
 
     /// The epoch up to which this node has given up, as its store says.
     pub fn given_up(&self) -> Epoch {
-        Epoch(0)
+        *self.handle.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the other data members are told about this one from now on.
-    pub fn publish_report(&self, _bytes: Vec<u8>) {}
+    pub fn publish_report(&self, bytes: Vec<u8>) {
+        self.node().reports.publish(bytes);
+    }
 
     /// The last report of every other data member.
     pub fn reports(&self) -> BTreeMap<MemberId, ReceivedReport> {
-        BTreeMap::new()
+        self.node().reports.received()
     }
 
     /// Exchanges reports with all data members at once; returns when all answered or the time is over.
-    pub async fn ask_reports(&self, _within: Duration) {}
+    pub async fn ask_reports(&self, within: Duration) {
+        reports::exchange(self.node(), within).await;
+    }
 
     /// A clean stop: gives the vote back if the rest keeps a majority without it.
+    #[expect(clippy::unused_async, reason = "the signature which the daemon compiles against")]
     pub async fn leave(&self, _within: Duration) -> LeaveOutcome {
-        LeaveOutcome::KeptVote(String::new())
+        LeaveOutcome::KeptVote("not built yet".to_owned())
     }
 
     /// Ends all tasks and waits for them.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        drop(self.handle.route.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.node().shutdown().await;
+    }
+}
+
+fn read_given_up(store: &Store) -> Epoch {
+    let note = store.note(GIVEN_UP).and_then(|bytes| String::from_utf8(bytes).ok());
+    Epoch(note.and_then(|text| text.parse().ok()).unwrap_or(0))
 }

@@ -1,25 +1,16 @@
 //! The peers' port: one listener, any number of clusters; every message carries its scope.
+//!
+//! Owns sockets and connections. Promises: every call ends within its limit, nothing larger than a named size is
+//! read, and a member answers only what is meant for it. It knows nothing of what the messages mean.
 
-use crate::group::StartError;
+mod client;
+mod consensus;
+mod envelope;
+mod server;
 
-/// The listener of the peers' port.
-#[derive(Debug)]
-pub struct PeerServer {
-    local_addr: std::net::SocketAddr,
-}
+pub use server::PeerServer;
 
-#[expect(clippy::unused_async, reason = "the signatures which the daemon compiles against")]
-impl PeerServer {
-    /// Listens on `host:port`.
-    pub async fn bind(addr: &str) -> Result<Self, StartError> {
-        Err(StartError::PortInUse { addr: addr.to_owned() })
-    }
-
-    /// Where it listens: the port is known even when port 0 was asked for.
-    pub fn local_addr(&self) -> std::net::SocketAddr {
-        self.local_addr
-    }
-
-    /// Stops listening and ends all connections.
-    pub async fn shutdown(&self) {}
-}
+pub(crate) use client::{CallFailure, Peers, Target};
+pub(crate) use consensus::{ConsensusNetwork, SnapshotMessage};
+pub(crate) use envelope::{Envelope, Kind, decode, encode};
+pub(crate) use server::{Handler, Route};

@@ -1,0 +1,104 @@
+//! Answers to the other members' questions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tonic::Status;
+use tonic::codegen::BoxFuture;
+
+use super::node::Node;
+use super::{founder, propose};
+use crate::lease::{CloseRequest, Renewal};
+use crate::model::{Command, MemberId};
+use crate::network::{Envelope, Handler, Kind, SnapshotMessage, decode, encode};
+use crate::types::Snapshot;
+
+/// How long a forwarded proposal or read may take here; the asker's own limit is usually shorter.
+const FORWARDED_LIMIT: Duration = propose::LIMIT;
+
+impl Handler for Node {
+    fn handle(self: Arc<Self>, envelope: Envelope) -> BoxFuture<bytes::Bytes, Status> {
+        Box::pin(async move {
+            let Some(kind) = Kind::parse(envelope.kind) else {
+                return Err(Status::unimplemented(format!("unknown kind of message {}", envelope.kind)));
+            };
+            admit(&self, kind, &envelope)?;
+            answer(&self, kind, &envelope).await
+        })
+    }
+}
+
+/// Is the message meant for this member of this group?
+fn admit(node: &Node, kind: Kind, envelope: &Envelope) -> Result<(), Status> {
+    let scope = &envelope.scope;
+    if envelope.to != 0 && envelope.to != node.id.0 {
+        let (me, asked) = (node.id, MemberId(envelope.to));
+        return Err(Status::failed_precondition(format!(
+            "member {me} listens here, not member {asked} of the cluster {scope}"
+        )));
+    }
+    if node.identity.group().is_none() && envelope.group != 0 && !matches!(kind, Kind::Probe) {
+        node.identity.expect(crate::model::GroupId(envelope.group));
+    }
+    let own = node.identity.group().map_or(0, |group| group.0);
+    let strangers_may = matches!(kind, Kind::Probe | Kind::Found | Kind::Join);
+    if strangers_may && (own == 0 || envelope.group == 0) || own == envelope.group && own != 0 {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(if own == 0 {
+        format!("this member does not belong to a group of the cluster {scope} yet")
+    } else {
+        format!(
+            "this member belongs to another group of the cluster {scope} ({own:016x}, not {:016x}): two clusters have the same scope; give one another scope",
+            envelope.group
+        )
+    }))
+}
+
+async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<bytes::Bytes, Status> {
+    let payload = &envelope.payload;
+    let fatal = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
+    let raft = &node.raft;
+    match kind {
+        Kind::Append => reply(raft.append_entries(decode(payload)?).await.map_err(|error| fatal(&error))),
+        Kind::Vote => reply(raft.vote(decode(payload)?).await.map_err(|error| fatal(&error))),
+        Kind::PreVote => reply(raft.pre_vote(decode(payload)?).await.map_err(|error| fatal(&error))),
+        Kind::TransferLeader => {
+            reply(raft.handle_transfer_leader(decode(payload)?).await.map_err(|error| fatal(&error)))
+        }
+        Kind::Snapshot => {
+            let SnapshotMessage { vote, meta, document } = decode(payload)?;
+            let installed = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: document }).await;
+            reply(installed.map_err(|error| fatal(&error)))
+        }
+        Kind::Renew => {
+            let request: Renewal = decode(payload)?;
+            reply(node.voter.renew(&request).await.map_err(|error| store_failed(node, &error)))
+        }
+        Kind::Close => {
+            let request: CloseRequest = decode(payload)?;
+            reply(node.voter.close(&request).await.map_err(|error| store_failed(node, &error)))
+        }
+        Kind::Propose => {
+            let command: Command = decode(payload)?;
+            reply(Ok(Box::pin(propose::propose_here(node, command, FORWARDED_LIMIT)).await))
+        }
+        Kind::Read => reply(Ok(Box::pin(propose::read_here(node, FORWARDED_LIMIT)).await)),
+        Kind::Report => {
+            node.reports.keep(MemberId(envelope.from), payload, &node.other_data_members());
+            Ok(node.reports.own())
+        }
+        Kind::Probe => reply(Ok(founder::who_am_i(node))),
+        Kind::Found | Kind::Join => Err(Status::unimplemented("not yet")),
+    }
+}
+
+fn reply<T: Serialize>(answer: Result<T, Status>) -> Result<bytes::Bytes, Status> {
+    encode(&answer?)
+}
+
+fn store_failed(node: &Node, error: &std::io::Error) -> Status {
+    node.fail(format!("cannot write this voter's floor to the store: {error}"));
+    Status::internal("this voter's store failed")
+}

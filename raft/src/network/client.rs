@@ -1,0 +1,164 @@
+//! Calls to other members: one connection an address, opened when first needed, kept and repaired by the transport.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::client::Grpc;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use super::envelope::{Answer, CALL_PATH, Envelope, Kind, MAX_MESSAGE_BYTES, PROTO, decode, encode};
+use crate::model::{GroupId, MemberId};
+
+/// How long a connection may take to open.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often a silent connection is tried, and how long the other side may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(2));
+/// Connections kept at once: more addresses than a cluster has members, so that changed addresses find room.
+const MAX_CHANNELS: usize = 128;
+
+/// Whom to call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    /// `host:port`.
+    pub(crate) addr: String,
+    /// Who is expected there; none: whoever listens.
+    pub(crate) id: Option<MemberId>,
+}
+
+/// Why a call gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallFailure {
+    /// It did not leave this node.
+    #[error("cannot connect: {0}")]
+    NotSent(String),
+    /// It may have arrived.
+    #[error("{0}")]
+    Lost(String),
+    /// It arrived and was not carried out.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// The connections of one owner.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    scope: String,
+    me: MemberId,
+    channels: Mutex<BTreeMap<String, Channel>>,
+}
+
+impl Peers {
+    pub(crate) fn new(scope: &str, me: MemberId) -> Self {
+        Self { scope: scope.to_owned(), me, channels: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Asks and waits for the answer, `limit` at most.
+    pub(crate) async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        target: &Target,
+        group: Option<GroupId>,
+        kind: Kind,
+        question: &Q,
+        limit: Duration,
+    ) -> Result<A, CallFailure> {
+        let refused = |status: Status| CallFailure::Refused(status.message().to_owned());
+        let payload = encode(question).map_err(refused)?;
+        let answer = self.call_bytes(target, group, kind, payload, limit).await?;
+        decode(&answer).map_err(refused)
+    }
+
+    /// The same with payloads that are no JSON.
+    pub(crate) async fn call_bytes(
+        &self,
+        target: &Target,
+        group: Option<GroupId>,
+        kind: Kind,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, CallFailure> {
+        let envelope = Envelope {
+            proto: PROTO,
+            scope: self.scope.clone(),
+            group: group.map_or(0, |group| group.0),
+            from: self.me.0,
+            to: target.id.map_or(0, |id| id.0),
+            kind: kind.number(),
+            payload,
+        };
+        match tokio::time::timeout(limit, self.send(&target.addr, envelope, limit)).await {
+            Ok(answer) => Ok(answer?.payload),
+            Err(_) => Err(CallFailure::Lost(format!("no answer within {limit:?}"))),
+        }
+    }
+
+    async fn send(&self, addr: &str, envelope: Envelope, limit: Duration) -> Result<Answer, CallFailure> {
+        let mut grpc = Grpc::new(self.channel(addr)?)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        grpc.ready().await.map_err(|error| CallFailure::NotSent(error.to_string()))?;
+        let mut request = Request::new(envelope);
+        request.set_timeout(limit);
+        let path = tonic::codegen::http::uri::PathAndQuery::from_static(CALL_PATH);
+        let codec: ProstCodec<Envelope, Answer> = ProstCodec::default();
+        match grpc.unary(request, path, codec).await {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) => Err(classify(&status)),
+        }
+    }
+
+    fn channel(&self, addr: &str) -> Result<Channel, CallFailure> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(addr) {
+            return Ok(channel.clone());
+        }
+        if channels.len() >= MAX_CHANNELS {
+            channels.clear();
+        }
+        let endpoint = Endpoint::from_shared(format!("http://{addr}"))
+            .map_err(|error| CallFailure::NotSent(format!("{addr} is not host:port ({error})")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1)
+            .keep_alive_while_idle(true);
+        let channel = endpoint.connect_lazy();
+        channels.insert(addr.to_owned(), channel.clone());
+        Ok(channel)
+    }
+}
+
+fn classify(status: &Status) -> CallFailure {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return CallFailure::NotSent(error.to_string());
+        }
+        cause = error.source();
+    }
+    match status.code() {
+        Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument | Code::Unimplemented => {
+            CallFailure::Refused(status.message().to_owned())
+        }
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::OutOfRange
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss
+        | Code::Unauthenticated => CallFailure::Lost(status.message().to_owned()),
+    }
+}

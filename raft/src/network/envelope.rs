@@ -1,0 +1,111 @@
+//! The one message of the peers' port: who asks whom, in which cluster, and a payload of a known kind.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::Status;
+
+/// The version of everything which the payloads mean. Raised when an old node could misunderstand a new one.
+pub(crate) const PROTO: u32 = 1;
+
+/// The path of the one method.
+pub(crate) const CALL_PATH: &str = "/pgherd.Peers/Call";
+
+/// The largest message, in bytes: [`crate::types`]' largest batch of entries or a whole snapshot, with room.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// A question.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Envelope {
+    /// [`PROTO`] of the sender.
+    #[prost(uint32, tag = "1")]
+    pub(crate) proto: u32,
+    /// The cluster's name.
+    #[prost(string, tag = "2")]
+    pub(crate) scope: String,
+    /// The group's identity as the sender knows it; zero: not known yet.
+    #[prost(fixed64, tag = "3")]
+    pub(crate) group: u64,
+    /// The sender's member id.
+    #[prost(fixed64, tag = "4")]
+    pub(crate) from: u64,
+    /// The member id for which it is meant; zero: whoever listens there.
+    #[prost(fixed64, tag = "5")]
+    pub(crate) to: u64,
+    /// A [`Kind`].
+    #[prost(uint32, tag = "6")]
+    pub(crate) kind: u32,
+    /// JSON of the kind's type.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub(crate) payload: bytes::Bytes,
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(crate) struct Answer {
+    /// JSON of the kind's type.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) payload: bytes::Bytes,
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident = $number:literal,)*) => {
+        /// What a message is about.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Kind { $($(#[$doc])* $name = $number,)* }
+
+        impl Kind {
+            pub(crate) fn number(self) -> u32 {
+                match self { $(Self::$name => $number,)* }
+            }
+
+            pub(crate) fn parse(number: u32) -> Option<Self> {
+                match number { $($number => Some(Self::$name),)* _ => None }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Raft: append entries, or a heartbeat.
+    Append = 1,
+    /// Raft: a vote.
+    Vote = 2,
+    /// Raft: would you vote?
+    PreVote = 3,
+    /// Raft: a whole snapshot.
+    Snapshot = 4,
+    /// Raft: take the leadership.
+    TransferLeader = 5,
+    /// Lease: a renewal.
+    Renew = 10,
+    /// Lease: a close, or the question.
+    Close = 11,
+    /// To the Raft leader: a proposal.
+    Propose = 20,
+    /// To the Raft leader: a linearizable read.
+    Read = 21,
+    /// Data members: my report for yours.
+    Report = 22,
+    /// Founding: who are you?
+    Probe = 30,
+    /// Founding: what the founding's state machine says.
+    Found = 31,
+    /// To any member: let me in.
+    Join = 32,
+}
+
+/// A payload.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<bytes::Bytes, Status> {
+    serde_json::to_vec(value)
+        .map(bytes::Bytes::from)
+        .map_err(|error| Status::internal(format!("cannot encode a message: {error}")))
+}
+
+/// A payload's value.
+pub(crate) fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Status> {
+    serde_json::from_slice(payload).map_err(|error| {
+        Status::invalid_argument(format!(
+            "cannot read a message: {error}; run the same version of pgherd on all members"
+        ))
+    })
+}

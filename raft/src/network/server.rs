@@ -1,0 +1,200 @@
+//! The listener: reads envelopes, finds the cluster, hands the question over.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service, http};
+use tonic::server::{NamedService, UnaryService};
+use tonic::transport::server::{Server, TcpIncoming};
+use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
+
+use super::envelope::{Answer, CALL_PATH, Envelope, MAX_MESSAGE_BYTES, PROTO};
+use crate::group::StartError;
+
+/// Questions of one connection answered at once: a member asks some at a time, a witness serves many clusters.
+const MAX_STREAMS: u32 = 256;
+/// The longest time in which a question may be answered; askers have shorter limits of their own.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// How often a silent connection is tried, and how long the other side may take to answer.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+/// How long open connections may take to end at shutdown.
+const DRAIN_LIMIT: Duration = Duration::from_millis(300);
+
+/// A cluster's part on this node, as the listener sees it.
+pub(crate) trait Handler: Send + Sync {
+    /// Answers one question; the scope is the right one.
+    fn handle(self: Arc<Self>, envelope: Envelope) -> BoxFuture<bytes::Bytes, Status>;
+}
+
+type Routes = RwLock<BTreeMap<String, Arc<dyn Handler>>>;
+
+/// The listener of the peers' port.
+pub struct PeerServer {
+    local_addr: SocketAddr,
+    routes: Arc<Routes>,
+    stop: CancellationToken,
+    task: Mutex<JoinSet<()>>,
+}
+
+impl fmt::Debug for PeerServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+impl PeerServer {
+    /// Listens on `host:port`. Must be called within a tokio runtime, which then serves the connections.
+    pub async fn bind(addr: &str) -> Result<Self, StartError> {
+        let failed = |source: std::io::Error| {
+            let addr = addr.to_owned();
+            if source.kind() == std::io::ErrorKind::AddrInUse {
+                StartError::PortInUse { addr }
+            } else {
+                StartError::Listen { addr, source }
+            }
+        };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let routes = Arc::new(Routes::default());
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn(serve(listener, Listener { routes: Arc::clone(&routes) }, stop.clone()));
+        Ok(Self { local_addr, routes, stop, task: Mutex::new(task) })
+    }
+
+    /// Where it listens: the port is known even when port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops listening and ends all connections.
+    pub async fn shutdown(&self) {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.stop.cancel();
+        let mut task = std::mem::take(&mut *self.task.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = tokio::time::timeout(DRAIN_LIMIT, async { while task.join_next().await.is_some() {} });
+        if ended.await.is_err() {
+            task.shutdown().await;
+        }
+    }
+
+    /// From now on questions about this scope go to the handler, unless the scope is served already.
+    pub(crate) fn add(&self, scope: &str, handler: Arc<dyn Handler>) -> Result<Route, StartError> {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        if routes.contains_key(scope) {
+            return Err(StartError::ScopeInUse { scope: scope.to_owned() });
+        }
+        routes.insert(scope.to_owned(), handler);
+        Ok(Route { scope: scope.to_owned(), routes: Arc::clone(&self.routes) })
+    }
+}
+
+impl Drop for PeerServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// One scope's entry; dropping it ends the service.
+pub(crate) struct Route {
+    scope: String,
+    routes: Arc<Routes>,
+}
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        self.routes.write().unwrap_or_else(PoisonError::into_inner).remove(&self.scope);
+    }
+}
+
+async fn serve(listener: TcpListener, service: Listener, stop: CancellationToken) {
+    let served = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .timeout(ANSWER_LIMIT)
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .add_service(service)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            stop.cancelled_owned(),
+        )
+        .await;
+    if let Err(error) = served {
+        tracing::error!("the peers' port ended: {error}");
+    }
+}
+
+#[derive(Clone)]
+struct Listener {
+    routes: Arc<Routes>,
+}
+
+impl NamedService for Listener {
+    const NAME: &'static str = "pgherd.Peers";
+}
+
+impl Service<http::Request<Body>> for Listener {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let method = Method { routes: Arc::clone(&self.routes) };
+        Box::pin(async move {
+            if request.uri().path() != CALL_PATH {
+                return Ok(Status::unimplemented("pgherd's peers know one method only").into_http());
+            }
+            let codec: ProstCodec<Answer, Envelope> = ProstCodec::default();
+            let mut grpc = tonic::server::Grpc::new(codec)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES);
+            Ok(grpc.unary(method, request).await)
+        })
+    }
+}
+
+struct Method {
+    routes: Arc<Routes>,
+}
+
+impl UnaryService<Envelope> for Method {
+    type Response = Answer;
+    type Future = BoxFuture<Response<Answer>, Status>;
+
+    fn call(&mut self, request: Request<Envelope>) -> Self::Future {
+        let envelope = request.into_inner();
+        let found = find(&self.routes, &envelope);
+        Box::pin(async move {
+            let payload = found?.handle(envelope).await?;
+            Ok(Response::new(Answer { payload }))
+        })
+    }
+}
+
+fn find(routes: &Routes, envelope: &Envelope) -> Result<Arc<dyn Handler>, Status> {
+    if envelope.proto != PROTO {
+        return Err(Status::failed_precondition(format!(
+            "this member speaks version {PROTO} of the peers' protocol, the caller {}; run the same version of pgherd",
+            envelope.proto
+        )));
+    }
+    let routes = routes.read().unwrap_or_else(PoisonError::into_inner);
+    routes
+        .get(&envelope.scope)
+        .map(Arc::clone)
+        .ok_or_else(|| Status::not_found(format!("no cluster {:?} is served on this port", envelope.scope)))
+}
