@@ -1,0 +1,6 @@
+//! One file per kind of event.
+
+mod bad_input;
+mod crash;
+mod planned;
+mod witness;

@@ -1,0 +1,327 @@
+//! Several nodes with one scope, and questions about them as a whole.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use super::node::{Common, Kind, Node, PASSWORD, Ports, SUPERUSER};
+use super::tools::Tools;
+use super::user::User;
+use super::{rest, wait};
+
+/// Enough for initdb and two base backups on two busy cores with an unoptimised build.
+pub(crate) const BRING_UP_LIMIT: Duration = Duration::from_secs(90);
+/// Enough for the default ttl, an election, a promotion, and a rewind or a new clone.
+pub(crate) const HEAL_LIMIT: Duration = Duration::from_secs(90);
+/// A command of pgherdctl, which waits for its success itself.
+const CTL_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a cluster shall look like.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) scope: String,
+    /// Names and ports of the data nodes.
+    pub(crate) nodes: Vec<(String, Ports)>,
+    pub(crate) has_witness: bool,
+    /// In seconds.
+    pub(crate) ttl: u32,
+}
+
+impl Plan {
+    /// `node1`…, all ports chosen by the system.
+    pub(crate) fn of(count: usize) -> Result<Self> {
+        let nodes = (1..=count)
+            .map(|number| Ok((format!("node{number}"), Ports::any()?)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { scope: "batch".to_owned(), nodes, has_witness: false, ttl: 5 })
+    }
+
+    pub(crate) fn with_witness(mut self) -> Self {
+        self.has_witness = true;
+        self
+    }
+
+    pub(crate) fn with_ttl(mut self, ttl: u32) -> Self {
+        self.ttl = ttl;
+        self
+    }
+}
+
+/// A running cluster; dropped, it is killed and its directory removed.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// Data nodes, then the witness. Dropped before the directory.
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) tools: Tools,
+    pub(crate) user: Option<User>,
+    pub(crate) common: Common,
+    directory: TempDir,
+}
+
+/// A row of `/cluster`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) role: String,
+    pub(crate) state: String,
+    pub(crate) timeline: String,
+    pub(crate) lag: String,
+}
+
+impl Cluster {
+    /// Writes everything to disk; nothing is started.
+    pub(crate) fn prepare(plan: &Plan) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("pgherd-")
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .context("making a directory for the cluster")?;
+        let user = User::to_become()?;
+        let tools = Tools::find(directory.path(), user.as_ref())?;
+        let mut nodes = Vec::new();
+        for (name, ports) in &plan.nodes {
+            nodes.push(Node::new(name, Kind::Data, *ports, directory.path(), user.as_ref())?);
+        }
+        if plan.has_witness {
+            nodes.push(Node::new("witness", Kind::Witness, Ports::any()?, directory.path(), user.as_ref())?);
+        }
+        let common = Common {
+            scope: plan.scope.clone(),
+            raft_addrs: nodes.iter().map(Node::raft_addr).collect(),
+            ttl: plan.ttl,
+            bin_dir: tools.postgresql.clone(),
+        };
+        for node in &nodes {
+            node.configure(&common)?;
+        }
+        let cluster = Self { nodes, tools, user, common, directory };
+        cluster.write_ctl_config()?;
+        Ok(cluster)
+    }
+
+    /// Prepares, starts all, and waits until the cluster is whole.
+    pub(crate) async fn start(plan: &Plan) -> Result<Self> {
+        let mut cluster = Self::prepare(plan)?;
+        cluster.start_all()?;
+        cluster.wait_until_whole(BRING_UP_LIMIT).await?;
+        Ok(cluster)
+    }
+
+    pub(crate) fn start_all(&mut self) -> Result<()> {
+        for node in &mut self.nodes {
+            node.start(&self.tools, self.user.as_ref())?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn start_node(&mut self, index: usize) -> Result<()> {
+        let node = self.nodes.get_mut(index).context("no such node")?;
+        node.start(&self.tools, self.user.as_ref())
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn node(&self, index: usize) -> Result<&Node> {
+        self.nodes.get(index).context("no such node")
+    }
+
+    pub(crate) fn node_mut(&mut self, index: usize) -> Result<&mut Node> {
+        self.nodes.get_mut(index).context("no such node")
+    }
+
+    pub(crate) fn data_nodes(&self) -> impl Iterator<Item = (usize, &Node)> {
+        self.nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Data)
+    }
+
+    /// A node of this cluster which is not part of the plan, with its own name or a stolen one.
+    pub(crate) fn extra_node(&mut self, directory: &str, name: &str) -> Result<usize> {
+        let mut node =
+            Node::new(directory, Kind::Data, Ports::any()?, self.directory.path(), self.user.as_ref())?;
+        name.clone_into(&mut node.name);
+        node.configure(&self.common)?;
+        self.nodes.push(node);
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// The node which answers 200 on `/primary`; more than one is an error that nobody waits for.
+    pub(crate) async fn primary(&self) -> Result<Option<usize>> {
+        let mut found = None;
+        for (index, node) in self.data_nodes() {
+            if node.health("/primary").await == Some(200)
+                && let Some(other) = found.replace(index)
+            {
+                // A takeover between the two questions looks the same: only a second look tells.
+                let other: &Node = self.node(other)?;
+                if other.health("/primary").await == Some(200) && node.health("/primary").await == Some(200) {
+                    bail!("{} and {} both answer 200 on /primary", other.name, node.name);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub(crate) async fn wait_for_primary(&self, limit: Duration) -> Result<usize> {
+        wait::until("a primary", limit, async || match self.primary().await {
+            Ok(Some(index)) => Ok(Ok(index)),
+            Ok(None) => Err("no node answers 200 on /primary".to_owned()),
+            Err(error) => Ok(Err(error)),
+        })
+        .await?
+    }
+
+    /// Another primary than this one.
+    pub(crate) async fn wait_for_takeover(&self, old: usize, limit: Duration) -> Result<usize> {
+        wait::until("another primary", limit, async || match self.primary().await {
+            Ok(Some(index)) if index != old => Ok(index),
+            seen => Err(format!("{seen:?}")),
+        })
+        .await
+    }
+
+    /// One primary, all other started data nodes streaming from it, and everybody in the member table.
+    pub(crate) async fn wait_until_whole(&self, limit: Duration) -> Result<usize> {
+        let whole = wait::until("a whole cluster", limit, async || self.look().await).await;
+        whole.with_context(|| self.logs(15))
+    }
+
+    async fn look(&self) -> Result<usize, String> {
+        let primary = self.primary().await.map_err(|error| error.to_string())?;
+        let Some(primary) = primary else { return Err(format!("no primary; {}", self.rows_text().await)) };
+        for (index, node) in self.data_nodes() {
+            if index != primary && node.health("/replica").await != Some(200) {
+                return Err(format!("{} is no streaming standby; {}", node.name, self.rows_text().await));
+            }
+        }
+        let rows = self.rows().await.map_err(|error| error.to_string())?;
+        let timelines: Vec<&str> = rows.iter().map(|row| row.timeline.as_str()).collect();
+        let is_one = timelines.windows(2).all(|pair| pair.first() == pair.last());
+        let running = rows.iter().all(|row| matches!(row.state.as_str(), "running" | "streaming"));
+        if !is_one || !running || rows.len() != self.data_nodes().count() {
+            return Err(self.rows_text().await);
+        }
+        Ok(primary)
+    }
+
+    /// The member table as the first node that answers shows it.
+    pub(crate) async fn rows(&self) -> Result<Vec<Row>> {
+        for (_, node) in self.data_nodes() {
+            if let Ok(answer) = rest::get(node.ports.rest, "/cluster").await {
+                let document = answer.json()?;
+                let members = document.get("members").and_then(|list| list.as_array()).cloned();
+                return Ok(members.unwrap_or_default().iter().map(Row::parse).collect());
+            }
+        }
+        bail!("no node answers")
+    }
+
+    async fn rows_text(&self) -> String {
+        match self.rows().await {
+            Ok(rows) => rows
+                .iter()
+                .map(|row| format!("{} {} {} TL {}", row.name, row.role, row.state, row.timeline))
+                .collect::<Vec<_>>()
+                .join(", "),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// What every daemon said last.
+    pub(crate) fn logs(&self, lines: usize) -> String {
+        self.nodes
+            .iter()
+            .map(|node| {
+                format!("--- {} ({})\n{}\n", node.name, node.log_path().display(), node.log_tail(lines))
+            })
+            .collect()
+    }
+
+    /// Keeps the directory for somebody to read.
+    pub(crate) fn keep_files(&mut self) -> &Path {
+        self.directory.disable_cleanup(true);
+        self.directory.path()
+    }
+
+    /// A clean stop of all, standbys first.
+    pub(crate) async fn stop_all(&mut self) -> Result<()> {
+        let primary = self.primary().await.ok().flatten();
+        for index in (0..self.nodes.len()).filter(|index| Some(*index) != primary).chain(primary) {
+            let node = self.node_mut(index)?;
+            if node.is_daemon_running() {
+                node.stop().await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ctl_config_path(&self) -> PathBuf {
+        self.directory.path().join("pgherdctl.yml")
+    }
+
+    fn write_ctl_config(&self) -> Result<()> {
+        let apis: String =
+            self.data_nodes().map(|(_, node)| format!("  - 127.0.0.1:{}\n", node.ports.rest)).collect();
+        let rafts: String = self.nodes.iter().map(|node| format!("  - {}\n", node.raft_addr())).collect();
+        let text = format!(
+            "scope: {}\nctl:\n  restapi_addrs:\n{apis}raft:\n  partner_addrs:\n{rafts}",
+            self.common.scope
+        );
+        fs::write(self.ctl_config_path(), text).context("writing pgherdctl's configuration")
+    }
+
+    /// Runs pgherdctl; its output when it succeeds.
+    pub(crate) async fn ctl(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(self.tools.ours.join("pgherdctl"));
+        command.arg("-c").arg(self.ctl_config_path()).args(arguments).kill_on_drop(true);
+        let output = tokio::time::timeout(CTL_LIMIT, command.output())
+            .await
+            .with_context(|| format!("pgherdctl {} did not end", arguments.join(" ")))??;
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            bail!("pgherdctl {}: {}: {text}", arguments.join(" "), output.status);
+        }
+        Ok(text)
+    }
+
+    pub(crate) async fn switchover(&self, from: usize, to: usize) -> Result<String> {
+        let (from, to) = (&self.node(from)?.name, &self.node(to)?.name);
+        self.ctl(&["switchover", &self.common.scope, "--leader", from, "--candidate", to, "--force"]).await
+    }
+
+    /// How a client reaches a port of this cluster.
+    pub(crate) fn client(port: u16) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .host("127.0.0.1")
+            .port(port)
+            .user(SUPERUSER)
+            .password(PASSWORD)
+            .dbname("postgres")
+            .application_name("writer");
+        config
+    }
+}
+
+impl Row {
+    fn parse(member: &serde_json::Value) -> Self {
+        let text = |key: &str| match member.get(key) {
+            None => String::new(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        Self {
+            name: text("name"),
+            role: text("role"),
+            state: text("state"),
+            timeline: text("timeline"),
+            lag: text("lag"),
+        }
+    }
+}

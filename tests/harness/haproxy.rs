@@ -1,0 +1,94 @@
+//! HAProxy in front of a cluster, with the template that the README recommends.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::cluster::Cluster;
+use super::{ports, tools, wait};
+
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running HAProxy.
+#[derive(Debug)]
+pub(crate) struct HaProxy {
+    pub(crate) read_write: u16,
+    pub(crate) read_only: u16,
+    process: Child,
+}
+
+impl HaProxy {
+    /// Ports which the system chooses.
+    pub(crate) async fn start_anywhere(cluster: &Cluster) -> Result<Self> {
+        Self::start(cluster, ports::free()?, ports::free()?).await
+    }
+
+    pub(crate) async fn start(cluster: &Cluster, read_write: u16, read_only: u16) -> Result<Self> {
+        let path: PathBuf = cluster.directory().join("haproxy.cfg");
+        fs::write(&path, config(cluster, read_write, read_only)).context("writing haproxy.cfg")?;
+        let log = fs::File::create(cluster.directory().join("haproxy.log")).context("making haproxy.log")?;
+        let mut command = Command::new(tools::haproxy()?);
+        command.arg("-db").arg("-f").arg(&path).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        if let Some(user) = &cluster.user {
+            user.run(&mut command);
+        }
+        let process = command.spawn().context("starting haproxy")?;
+        let proxy = Self { read_write, read_only, process };
+        wait::until_true("HAProxy to listen", START_LIMIT, async || {
+            !ports::is_free(read_write) && !ports::is_free(read_only)
+        })
+        .await?;
+        Ok(proxy)
+    }
+}
+
+impl Drop for HaProxy {
+    fn drop(&mut self) {
+        // A process that has ended already is what is wanted.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+fn config(cluster: &Cluster, read_write: u16, read_only: u16) -> String {
+    let servers: String = cluster
+        .data_nodes()
+        .map(|(_, node)| {
+            format!(
+                "    server {} 127.0.0.1:{} check port {}\n",
+                node.name, node.ports.postgresql, node.ports.rest
+            )
+        })
+        .collect();
+    let section = |name: &str, port: u16, path: &str| {
+        format!(
+            "listen {name}
+    bind 127.0.0.1:{port}
+    option httpchk OPTIONS {path}
+    http-check expect status 200
+    default-server inter 250ms fall 2 rise 1 on-marked-down shutdown-sessions
+{servers}
+"
+        )
+    };
+    format!(
+        "global
+    maxconn 1000
+
+defaults
+    mode tcp
+    retries 2
+    timeout connect 1s
+    timeout client 30m
+    timeout server 30m
+    timeout check 1s
+
+{}{}",
+        section("read-write", read_write, "/primary"),
+        section("read-only", read_only, "/replica"),
+    )
+}

@@ -1,0 +1,323 @@
+//! One node: its directory, its configuration in Patroni's YAML, its daemon.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use super::tools::Tools;
+use super::user::User;
+use super::{ports, processes, rest, wait};
+
+/// A clean stop includes PostgreSQL's shutdown checkpoint.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// The superuser of the test clusters.
+pub(crate) const SUPERUSER: &str = "postgres";
+/// Its password; everything listens on the loopback address only.
+pub(crate) const PASSWORD: &str = "demo";
+
+/// With or without PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Data,
+    Witness,
+}
+
+/// The ports of a node.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    pub(crate) postgresql: u16,
+    pub(crate) rest: u16,
+    pub(crate) raft: u16,
+}
+
+impl Ports {
+    pub(crate) fn any() -> Result<Self> {
+        Ok(Self { postgresql: ports::free()?, rest: ports::free()?, raft: ports::free()? })
+    }
+}
+
+/// A member of a test cluster.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) ports: Ports,
+    /// Everything of the node is below it.
+    pub(crate) directory: PathBuf,
+    daemon: Option<Child>,
+}
+
+/// What a configuration file says beside the node itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    pub(crate) scope: String,
+    /// `host:port` of every member's peers' port.
+    pub(crate) raft_addrs: Vec<String>,
+    /// In seconds.
+    pub(crate) ttl: u32,
+    pub(crate) bin_dir: PathBuf,
+}
+
+impl Node {
+    pub(crate) fn new(
+        name: &str,
+        kind: Kind,
+        ports: Ports,
+        base: &Path,
+        user: Option<&User>,
+    ) -> Result<Self> {
+        let directory = base.join(name);
+        fs::create_dir_all(&directory).with_context(|| format!("creating {}", directory.display()))?;
+        if let Some(user) = user {
+            user.give(&directory)?;
+        }
+        Ok(Self { name: name.to_owned(), kind, ports, directory, daemon: None })
+    }
+
+    pub(crate) fn raft_addr(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.raft)
+    }
+
+    pub(crate) fn config_path(&self) -> PathBuf {
+        self.directory.join("pgherd.yml")
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.directory.join("pgherd.log")
+    }
+
+    /// Everything the daemon has said so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// The last lines of the log.
+    pub(crate) fn log_tail(&self, lines: usize) -> String {
+        let log = self.log();
+        let all: Vec<&str> = log.lines().collect();
+        all.iter().skip(all.len().saturating_sub(lines)).copied().collect::<Vec<_>>().join("\n")
+    }
+
+    /// Writes the configuration file.
+    pub(crate) fn configure(&self, common: &Common) -> Result<()> {
+        let text = match self.kind {
+            Kind::Data => self.data_config(common),
+            Kind::Witness => self.witness_config(common),
+        };
+        self.write_config(&text)
+    }
+
+    /// Replaces the configuration file by any text.
+    pub(crate) fn write_config(&self, text: &str) -> Result<()> {
+        fs::write(self.config_path(), text)
+            .with_context(|| format!("writing {}", self.config_path().display()))
+    }
+
+    /// The configuration file as it is.
+    pub(crate) fn read_config(&self) -> Result<String> {
+        fs::read_to_string(self.config_path())
+            .with_context(|| format!("reading {}", self.config_path().display()))
+    }
+
+    fn raft_section(&self, common: &Common) -> String {
+        let mine = self.raft_addr();
+        let partners: String = common
+            .raft_addrs
+            .iter()
+            .filter(|addr| **addr != mine)
+            .map(|addr| format!("  - {addr}\n"))
+            .collect();
+        let partners = if partners.is_empty() {
+            "  partner_addrs: []\n".to_owned()
+        } else {
+            format!("  partner_addrs:\n{partners}")
+        };
+        let directory = self.directory.join("raft");
+        format!("raft:\n  self_addr: {mine}\n  data_dir: {}\n{partners}", directory.display())
+    }
+
+    fn witness_config(&self, common: &Common) -> String {
+        format!("scope: {}\nname: {}\n{}", common.scope, self.name, self.raft_section(common))
+    }
+
+    fn data_config(&self, common: &Common) -> String {
+        let Ports { postgresql, rest, .. } = self.ports;
+        let directory = self.directory.display();
+        format!(
+            "scope: {scope}
+name: {name}
+restapi:
+  listen: 127.0.0.1:{rest}
+  connect_address: 127.0.0.1:{rest}
+{raft}bootstrap:
+  dcs:
+    ttl: {ttl}
+    loop_wait: 10
+    retry_timeout: 10
+    maximum_lag_on_failover: 1048576
+    postgresql:
+      use_pg_rewind: true
+  initdb:
+  - encoding: UTF8
+  - data-checksums
+  - auth-host: scram-sha-256
+  - auth-local: trust
+postgresql:
+  listen: 127.0.0.1:{postgresql}
+  connect_address: 127.0.0.1:{postgresql}
+  data_dir: {directory}/data
+  bin_dir: {bin_dir}
+  pgpass: {directory}/pgpass
+  authentication:
+    superuser: {{username: {SUPERUSER}, password: {PASSWORD}}}
+    replication: {{username: replicator, password: {PASSWORD}-replicator}}
+    rewind: {{username: rewinder, password: {PASSWORD}-rewinder}}
+  parameters:
+    unix_socket_directories: {directory}
+    shared_buffers: 32MB
+    log_min_messages: warning
+  pg_hba:
+  - local all all trust
+  - host all all 127.0.0.1/32 scram-sha-256
+  - host replication replicator 127.0.0.1/32 scram-sha-256
+",
+            scope = common.scope,
+            name = self.name,
+            raft = self.raft_section(common),
+            ttl = common.ttl,
+            bin_dir = common.bin_dir.display(),
+        )
+    }
+
+    /// Starts the daemon; its output is appended to the log.
+    pub(crate) fn start(&mut self, tools: &Tools, user: Option<&User>) -> Result<()> {
+        if self.is_daemon_running() {
+            bail!("{} runs already", self.name);
+        }
+        let program = match self.kind {
+            Kind::Data => "pgherd",
+            Kind::Witness => "pgherd-witness",
+        };
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .with_context(|| format!("opening {}", self.log_path().display()))?;
+        let mut command = Command::new(tools.ours.join(program));
+        command
+            .arg(self.config_path())
+            .current_dir(&self.directory)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", &self.directory)
+            .env("RUST_BACKTRACE", "1")
+            .env(processes::MARK, &self.directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            // A terminal's Ctrl-C is for the demo, which stops its nodes itself.
+            .process_group(0);
+        if let Some(user) = user {
+            user.run(&mut command);
+        }
+        self.daemon = Some(command.spawn().with_context(|| format!("starting {program} for {}", self.name))?);
+        Ok(())
+    }
+
+    pub(crate) fn daemon_pid(&self) -> Option<i32> {
+        self.daemon.as_ref().and_then(|child| i32::try_from(child.id()).ok())
+    }
+
+    /// The exit status, once the daemon has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.as_mut().and_then(|child| child.try_wait().ok().flatten())
+    }
+
+    pub(crate) fn is_daemon_running(&mut self) -> bool {
+        self.daemon.is_some() && self.ended().is_none()
+    }
+
+    /// The postmaster's process id, from its pid file.
+    pub(crate) fn postmaster_pid(&self) -> Result<i32> {
+        let path = self.data_dir().join("postmaster.pid");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        text.lines()
+            .next()
+            .and_then(|line| line.trim().parse().ok())
+            .context("no process id in postmaster.pid")
+    }
+
+    /// SIGKILL to daemon, guard and PostgreSQL together.
+    pub(crate) fn kill_everything(&mut self) -> Result<()> {
+        processes::kill_all(&self.directory)?;
+        if let Some(mut child) = self.daemon.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to the daemon alone.
+    pub(crate) fn kill_daemon(&mut self) -> Result<()> {
+        if let Some(mut child) = self.daemon.take() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to the postmaster alone.
+    pub(crate) fn kill_postmaster(&self) -> Result<()> {
+        processes::signal(self.postmaster_pid()?, Signal::KILL)
+    }
+
+    pub(crate) fn signal_daemon(&self, signal: Signal) -> Result<()> {
+        self.daemon_pid().map_or(Ok(()), |pid| processes::signal(pid, signal))
+    }
+
+    /// SIGTERM, and waits until nothing of the node is left.
+    pub(crate) async fn stop(&mut self) -> Result<ExitStatus> {
+        self.signal_daemon(Signal::TERM)?;
+        let status = self.wait_for_end(STOP_LIMIT).await?;
+        let directory = self.directory.clone();
+        wait::until("the end of the stopped node's processes", STOP_LIMIT, async || {
+            let left = processes::of_node(&directory);
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        })
+        .await?;
+        Ok(status)
+    }
+
+    /// Waits for the daemon's end.
+    pub(crate) async fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let name = self.name.clone();
+        let status = wait::until(&format!("the end of {name}'s daemon"), limit, async || {
+            self.ended().ok_or_else(|| "it runs".to_owned())
+        })
+        .await?;
+        self.daemon = None;
+        Ok(status)
+    }
+
+    /// The status code of a health check; none: no answer.
+    pub(crate) async fn health(&self, path: &str) -> Option<u16> {
+        rest::get(self.ports.rest, path).await.ok().map(|answer| answer.status)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Err(error) = self.kill_everything() {
+            tracing::warn!("{} could not be ended: {error:#}", self.name);
+        }
+    }
+}

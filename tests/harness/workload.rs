@@ -1,0 +1,170 @@
+//! Clients that write all the time, as an application would: reconnect, try the next address, never repeat a write
+//! of unknown outcome.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls};
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::Cluster;
+use super::ledger::{Ledger, Route};
+use super::wait;
+
+/// Between two writes: the resolution of the measured gaps.
+const PACE: Duration = Duration::from_millis(5);
+/// Between two rounds over all addresses when none takes writes.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// For connecting, and for one write: a client gives a silent server up after this.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Ids of different writers do not meet.
+const IDS_PER_WRITER: i64 = 1 << 40;
+/// Writes are not resumed by one lucky acknowledgement.
+const RESUMED: usize = 20;
+
+/// Running writers.
+#[derive(Debug)]
+pub(crate) struct Workload {
+    pub(crate) ledger: Ledger,
+    routes: Vec<Route>,
+    stop: CancellationToken,
+    writers: JoinSet<()>,
+}
+
+impl Workload {
+    /// Makes the table and starts a direct writer, and one through the proxy if there is one.
+    pub(crate) async fn start(cluster: &Cluster, proxy_port: Option<u16>) -> Result<Self> {
+        let primary = cluster.wait_for_primary(super::cluster::HEAL_LIMIT).await?;
+        let port = cluster.node(primary)?.ports.postgresql;
+        let session = Session::open(port).await?;
+        session.client.batch_execute("CREATE TABLE IF NOT EXISTS ledger (id bigint PRIMARY KEY)").await?;
+        let mut workload = Self {
+            ledger: Ledger::default(),
+            routes: Vec::new(),
+            stop: CancellationToken::new(),
+            writers: JoinSet::new(),
+        };
+        let nodes: Vec<u16> = cluster.data_nodes().map(|(_, node)| node.ports.postgresql).collect();
+        workload.add(Route::Direct, nodes);
+        if let Some(port) = proxy_port {
+            workload.add(Route::Proxy, vec![port]);
+        }
+        workload.wait_until_writing(super::clock::now(), super::cluster::HEAL_LIMIT).await?;
+        Ok(workload)
+    }
+
+    fn add(&mut self, route: Route, ports: Vec<u16>) {
+        let first_id = i64::try_from(self.routes.len()).unwrap_or(i64::MAX).saturating_mul(IDS_PER_WRITER);
+        let writer = Writer { route, ports, next_id: first_id, ledger: self.ledger.clone() };
+        let stop = self.stop.clone();
+        self.writers.spawn(async move {
+            stop.run_until_cancelled(writer.run()).await;
+        });
+        self.routes.push(route);
+    }
+
+    pub(crate) fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// Waits until every route has had acknowledgements after this moment.
+    pub(crate) async fn wait_until_writing(&self, since: Instant, limit: Duration) -> Result<()> {
+        wait::until("acknowledged writes on every route", limit, async || {
+            let counts: Vec<_> =
+                self.routes.iter().map(|route| (*route, self.ledger.count_since(*route, since))).collect();
+            if counts.iter().all(|(_, count)| *count >= RESUMED) {
+                Ok(())
+            } else {
+                Err(format!("{counts:?}"))
+            }
+        })
+        .await
+    }
+
+    /// Acknowledged writes which the present primary does not have.
+    pub(crate) async fn lost(&self, cluster: &Cluster) -> Result<Vec<i64>> {
+        let primary = cluster.wait_for_primary(super::cluster::HEAL_LIMIT).await?;
+        let session = Session::open(cluster.node(primary)?.ports.postgresql).await?;
+        // What is acknowledged later than this is not asked for: taken before the rows are read.
+        let promised = self.ledger.missing_from(&HashSet::new());
+        let rows =
+            session.client.query("SELECT id FROM ledger", &[]).await.context("reading the ledger table")?;
+        let stored: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
+        Ok(promised.into_iter().filter(|id| !stored.contains(id)).collect())
+    }
+
+    /// Ends the writers.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.cancel();
+        while self.writers.join_next().await.is_some() {}
+    }
+}
+
+/// A connection with the task which drives it.
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    _driver: JoinSet<()>,
+}
+
+impl Session {
+    pub(crate) async fn open(port: u16) -> Result<Self> {
+        let config = Cluster::client(port);
+        let (client, connection) = tokio::time::timeout(PATIENCE, config.connect(NoTls))
+            .await
+            .context("no connection in time")?
+            .with_context(|| format!("connecting to PostgreSQL on port {port}"))?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            // Its error reaches the client's next call.
+            drop(connection.await);
+        });
+        Ok(Self { client, _driver: driver })
+    }
+}
+
+struct Writer {
+    route: Route,
+    ports: Vec<u16>,
+    next_id: i64,
+    ledger: Ledger,
+}
+
+impl Writer {
+    async fn run(mut self) {
+        loop {
+            for port in self.ports.clone() {
+                self.write_while_possible(port).await;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Writes until something fails. A standby refuses the first write.
+    async fn write_while_possible(&mut self, port: u16) {
+        let Ok(session) = Session::open(port).await else {
+            self.ledger.fail(self.route);
+            return;
+        };
+        let Ok(insert) = session.client.prepare("INSERT INTO ledger VALUES ($1)").await else {
+            self.ledger.fail(self.route);
+            return;
+        };
+        loop {
+            // An id is used once: after a failure nobody knows whether it is stored.
+            let id = self.next_id;
+            self.next_id += 1;
+            let values: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&id];
+            let write = session.client.execute(&insert, &values);
+            match tokio::time::timeout(PATIENCE, write).await {
+                Ok(Ok(_)) => self.ledger.acknowledge(self.route, id),
+                Ok(Err(_)) | Err(_) => {
+                    self.ledger.fail(self.route);
+                    return;
+                }
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+}
