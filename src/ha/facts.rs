@@ -391,10 +391,12 @@ pub struct Job {
 /// How a long action ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finished {
-    /// The error's text; none: it succeeded.
+    /// The error's text, also when a stop cut it short; none: it succeeded.
     pub error: Option<String>,
     /// How long ago.
     pub age: Duration,
+    /// How long it took.
+    pub took: Duration,
     /// How often in a row it failed.
     pub failures: u32,
     /// Under which epoch it was begun.

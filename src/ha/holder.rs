@@ -206,11 +206,22 @@ fn has_successor(o: &Observation) -> bool {
 /// Stops PostgreSQL, then gives the epoch up; the given-up record makes the release follow.
 fn give_back(o: &Observation, because: String) -> Decision {
     let decision = Decision::new(State::Demoting, Rule::GiveBack, because, SOON);
-    if !is_stopped(o) {
+    if !is_stopped(o) || o.job.is_some() {
         let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
         return decision.act(Action::Postgres(stop)).wait("PostgreSQL to end");
     }
     release(o, decision)
+}
+
+/// A start or promotion under this epoch which took too long and was cut short.
+fn took_too_long(o: &Observation) -> Option<String> {
+    let becoming = [JobKind::Promote, JobKind::StartPrimary, JobKind::StartStandby];
+    let mut ended = becoming.iter().filter_map(|kind| o.finished.get(kind));
+    let slow = ended.find(|ended| {
+        let this_epoch = ended.epoch == o.cluster.lease.epoch;
+        this_epoch && ended.error.is_some() && ended.took >= o.policy.primary_start_timeout
+    })?;
+    Some(format!("PostgreSQL did not become writable within {} s", slow.took.as_secs()))
 }
 
 /// The order of the protocol: PostgreSQL is stopped; the deadline is void; given up durably; then the proposal.
@@ -241,6 +252,9 @@ fn without_data(o: &Observation) -> Decision {
 
 fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
     let epoch = o.cluster.lease.epoch;
+    if let Some(why) = took_too_long(o).filter(|_| has_successor(o)) {
+        return give_back(o, why);
+    }
     let starting = if has_standby_signal { JobKind::StartStandby } else { JobKind::StartPrimary };
     if let Some(failed) = o.finished.get(&starting).filter(|ended| ended.error.is_some()) {
         let gave_up = failed.failures >= START_ATTEMPTS || o.policy.primary_start_timeout.is_zero();

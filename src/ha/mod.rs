@@ -23,6 +23,8 @@ mod shutdown;
 mod standby;
 mod succession;
 mod switchover;
+#[cfg(test)]
+mod testscripts;
 
 pub use action::*;
 pub use candidate::{Candidate, REPORT_FRESH, Ranking, Unfit, rank};

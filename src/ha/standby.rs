@@ -77,7 +77,7 @@ fn pause_after(finished: Option<&Finished>) -> Option<(Duration, &str)> {
 fn copy(o: &Observation, holder: Option<MemberId>) -> Decision {
     let Some((source, _)) = primary(o, holder) else {
         let because = "waiting for leader to bootstrap";
-        return Decision::new(State::Waiting, Rule::AwaitPrimary, because, o.policy.loop_wait)
+        return Decision::new(State::Waiting, Rule::AwaitPrimary, because, SOON)
             .wait("a running primary to copy");
     };
     if let Some((pause, error)) = pause_after(o.finished.get(&JobKind::Clone)) {
@@ -99,7 +99,7 @@ fn stopped(o: &Observation, holder: Option<MemberId>, has_backup_label: bool) ->
     let Some((source, report)) = primary(o, holder) else {
         if was_primary {
             let because = "this node was the primary: whether its data diverged is told by the next one";
-            return Decision::new(State::Waiting, Rule::AwaitPrimary, because, o.policy.loop_wait)
+            return Decision::new(State::Waiting, Rule::AwaitPrimary, because, SOON)
                 .wait("a running primary");
         }
         return start(o, holder.and_then(|id| upstream(o, id)));
@@ -189,10 +189,10 @@ fn running(o: &Observation, holder: Option<MemberId>) -> Decision {
     if !streams(server) {
         let because =
             format!("no action. I am ({me}), a secondary, and not streaming from leader ({name}) yet");
-        return Decision::new(State::CatchingUp, Rule::CatchUp, because, Duration::from_secs(1))
+        return Decision::new(State::CatchingUp, Rule::CatchUp, because, SOON)
             .wait(format!("replication from {name}"));
     }
-    if o.finished.get(&JobKind::Clone).is_some_and(|ended| ended.error.is_none()) && o.postgres.has_old_data {
+    if o.postgres.has_old_data {
         let because = "the new copy streams: the data put aside before it is deleted";
         return Decision::new(State::Standby, Rule::DiscardOldData, because, SOON)
             .act(Action::Postgres(PgAction::DiscardOldData));

@@ -242,7 +242,7 @@ fn first_lease(o: &Observation) -> Decision {
             Some(report) if (!report.has_data, report.stands_back, member.name.to_string()) < my_rank => {
                 let because = format!("{} makes the cluster's database system", member.name);
                 return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, SOON)
-                    .wait("waiting for leader to bootstrap");
+                    .wait("a primary to copy");
             }
             Some(_) => {}
             None => silent.push(member.name.to_string()),

@@ -1,0 +1,477 @@
+//! Runs the golden scripts: each sets facts, decides, and shows the decision as the log and the API show it.
+//!
+//! Members are `a`, `b`, `c` with the ids 1, 2, 3 and the guard sessions 11, 12, 13. `cluster` begins anew.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::time::Duration;
+
+use goldenscript::{ArgumentConsumer, Command as ScriptCommand, Runner};
+use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::model::{
+    ClusterState, Epoch, GroupId, Intent, Lease, Lsn, Member, MemberId, MemberKind, PendingIntent,
+    PostgresAddr, Revision, Session, Settings, SystemIdentifier, TagValue, Tags, Tenure, TimelineId,
+    WalPosition,
+};
+
+use super::*;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+const NOW: BootTime = BootTime(Duration::from_secs(1000));
+const SYSTEM: SystemIdentifier = SystemIdentifier(7001);
+
+fn id(name: &str) -> MemberId {
+    MemberId(u64::from(name.bytes().next().unwrap_or(b'?') - b'a') + 1)
+}
+
+fn ids(list: &str) -> BTreeSet<MemberId> {
+    list.split(',').filter(|name| !name.is_empty()).map(id).collect()
+}
+
+fn session(of: MemberId) -> Session {
+    Session(of.0 + 10)
+}
+
+fn ms(text: &str) -> Result<Duration> {
+    Ok(Duration::from_millis(text.parse()?))
+}
+
+struct Script {
+    o: Observation,
+}
+
+impl Runner for Script {
+    type Command = ScriptCommand;
+
+    fn run(&mut self, command: &ScriptCommand, _: &goldenscript::Context) -> Result<String> {
+        let mut args = command.consume_args();
+        match command.name.as_str() {
+            "cluster" => self.o = cluster(&mut args)?,
+            "consensus" => self.consensus(&mut args)?,
+            "guard" => self.guard(&mut args)?,
+            "licence" => self.licence(&mut args)?,
+            "lease" => self.lease(&mut args)?,
+            "postgres" => self.postgres(&mut args)?,
+            "control" => self.control(&mut args)?,
+            "peer" => self.peer(&mut args)?,
+            "tag" => self.tag(&mut args)?,
+            "job" => self.job(&mut args)?,
+            "finished" => self.finished(&mut args)?,
+            "intent" => self.intent(&mut args)?,
+            "policy" => self.policy(&mut args)?,
+            "shutdown" => self.o.shutting_down = true,
+            "decide" => return Ok(show(&decide(&self.o))),
+            other => return Err(format!("unknown command {other}").into()),
+        }
+        args.reject_next()?;
+        Ok(String::new())
+    }
+}
+
+fn show(decision: &Decision) -> String {
+    let mut out = format!("{} by {:?}: {}\n", decision.state.as_str(), decision.rule, decision.because);
+    for action in &decision.actions {
+        out += &format!("  do {}\n", show_action(action));
+    }
+    if let Some(waiting) = &decision.waiting_for {
+        out += &format!("  waits for {waiting}\n");
+    }
+    out + &format!("  again in {} ms\n", decision.wake_in.as_millis())
+}
+
+fn show_action(action: &Action) -> String {
+    match action {
+        Action::Propose(command) => format!("propose {command:?}"),
+        Action::Postgres(action) => format!("postgres {action:?}"),
+        Action::Guard(action) => format!("guard {action:?}"),
+        Action::Lease(action) => format!("lease {action:?}"),
+        Action::AskPeers => "ask peers".to_owned(),
+    }
+}
+
+fn member(name: &str, kind: MemberKind) -> Member {
+    let port = 5430 + u16::try_from(id(name).0).expect("small");
+    let is_data = kind == MemberKind::Data;
+    Member {
+        name: name.parse().expect("a valid name"),
+        kind,
+        raft_addr: format!("{name}:2000"),
+        api_url: is_data.then(|| format!("http://{name}:8008")),
+        postgres: is_data.then(|| PostgresAddr { host: name.to_owned(), port }),
+        tags: Tags::default(),
+    }
+}
+
+fn cluster(args: &mut ArgumentConsumer<'_>) -> Result<Observation> {
+    let me = id(args.take_key("me").unwrap_or("b"));
+    let witness = args.take_key("witness").unwrap_or("");
+    let epoch = Epoch(args.take_key("epoch").unwrap_or("3").parse()?);
+    let ttl_ms = args.take_key("ttl").unwrap_or("5000").parse()?;
+    let voters = ids(args.take_key("voters").unwrap_or("a,b,c"));
+    let tenure = match args.take_key("holder").unwrap_or("a") {
+        "none" => None,
+        holder => Some(Tenure {
+            holder: id(holder),
+            session: args.take_key("session").map_or(Ok(session(id(holder))), |n| n.parse().map(Session))?,
+            ttl_ms,
+            wait_ms: ttl_ms,
+            pinned: args.take_key("pinned").is_some(),
+        }),
+    };
+    let system = args.take_key("system").unwrap_or("7001");
+    let members = ["a", "b", "c"].map(|name| {
+        let kind = if name == witness { MemberKind::Witness } else { MemberKind::Data };
+        (id(name), member(name, kind))
+    });
+    let group = (args.take_key("group") != Some("none")).then_some(GroupId(1));
+    let state = ClusterState {
+        group,
+        scope: "demo".to_owned(),
+        system_identifier: (system != "none").then(|| system.parse().map(SystemIdentifier)).transpose()?,
+        members: members.into(),
+        leaving: ids(args.take_key("leaving").unwrap_or("")),
+        lease: Lease { epoch, voters, tenure },
+        settings: Settings {
+            revision: Revision(args.take_key("settings").unwrap_or("1").parse()?),
+            document: "{}".to_owned(),
+        },
+        intent: None,
+        last_intent: None,
+    };
+    Ok(observation(me, state))
+}
+
+fn observation(me: MemberId, cluster: ClusterState) -> Observation {
+    let voters = cluster.members.keys().copied().collect();
+    Observation {
+        now: NOW,
+        me,
+        cluster,
+        consensus: Consensus { is_raft_leader: false, raft_leader: None, term: 1, voters },
+        lease: LeaseFacts::default(),
+        guard: Fact::fresh(GuardFacts {
+            session: session(me),
+            deadline: None,
+            epoch: Epoch(0),
+            heartbeat_age: Duration::ZERO,
+        }),
+        postgres: PostgresFacts {
+            data_dir: DataDir::Empty,
+            control: Fact::Unknown("no data".to_owned()),
+            process: Fact::fresh(Process::Stopped),
+            server: Fact::Unknown("not running".to_owned()),
+            configured_upstream: None,
+            history: Vec::new(),
+            has_old_data: false,
+        },
+        peers: BTreeMap::new(),
+        job: None,
+        finished: BTreeMap::new(),
+        shutting_down: false,
+        policy: Policy {
+            ttl: Duration::from_secs(5),
+            loop_wait: Duration::from_secs(10),
+            retry_timeout: Duration::from_secs(10),
+            maximum_lag_on_failover: 1024 * 1024,
+            primary_start_timeout: Duration::from_secs(300),
+            use_pg_rewind: true,
+            use_slots: true,
+            bootstrap_settings: "{\"ttl\":5}".to_owned(),
+        },
+    }
+}
+
+fn position(args: &mut ArgumentConsumer<'_>) -> Result<WalPosition> {
+    let timeline = TimelineId(args.take_key("tl").unwrap_or("1").parse()?);
+    Ok(WalPosition { timeline, lsn: args.take_key("lsn").unwrap_or("0/5000000").parse::<Lsn>()? })
+}
+
+/// `1:0/4000000,2:0/6000000`
+fn history(text: &str) -> Result<Vec<TimelineSwitch>> {
+    let switches = text.split(',').filter(|part| !part.is_empty()).map(|part| {
+        let (timeline, lsn) = part.split_once(':').ok_or("history is TL:LSN,...")?;
+        let reason = "no recovery target specified".to_owned();
+        Ok(TimelineSwitch { timeline: TimelineId(timeline.parse()?), lsn: lsn.parse()?, reason })
+    });
+    switches.collect()
+}
+
+fn control_state(text: &str) -> Result<ControlState> {
+    Ok(match text {
+        "in production" => ControlState::InProduction,
+        "shut down" => ControlState::ShutDown,
+        "shut down in recovery" => ControlState::ShutDownInRecovery,
+        "in archive recovery" => ControlState::InArchiveRecovery,
+        other => return Err(format!("unknown control state {other:?}").into()),
+    })
+}
+
+fn job_kind(text: &str) -> Result<JobKind> {
+    Ok(match text {
+        "bootstrap" => JobKind::Bootstrap,
+        "start-primary" => JobKind::StartPrimary,
+        "start-standby" => JobKind::StartStandby,
+        "stop" => JobKind::Stop,
+        "promote" => JobKind::Promote,
+        "rewind" => JobKind::Rewind,
+        "clone" => JobKind::Clone,
+        other => return Err(format!("unknown job {other}").into()),
+    })
+}
+
+impl Script {
+    fn consensus(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        if let Some(voters) = args.take_key("voters") {
+            self.o.consensus.voters = ids(voters);
+        }
+        Ok(())
+    }
+
+    fn guard(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let mut guard = GuardFacts {
+            session: args.take_key("session").map_or(Ok(session(self.o.me)), |n| n.parse().map(Session))?,
+            deadline: None,
+            epoch: Epoch(0),
+            heartbeat_age: ms(args.take_key("heartbeat").unwrap_or("10"))?,
+        };
+        if let Some(epoch) = args.take_key("armed") {
+            guard.epoch = Epoch(epoch.parse()?);
+            guard.deadline = Some(NOW.after(ms(args.take_key("left").unwrap_or("4000"))?));
+        }
+        self.o.guard = match args.next_pos() {
+            Some("none") => Fact::Unknown("it did not start".to_owned()),
+            _ => Fact::fresh(guard),
+        };
+        Ok(())
+    }
+
+    fn licence(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let epoch =
+            args.take_key("epoch").map_or(Ok(self.o.cluster.lease.epoch), |n| n.parse().map(Epoch))?;
+        let deadline = match args.take_key("ended") {
+            Some(ago) => BootTime(NOW.0.saturating_sub(ms(ago)?)),
+            None => NOW.after(ms(args.take_key("left").unwrap_or("4000"))?),
+        };
+        self.o.lease.licence = Some(Licence { epoch, deadline, sent: NOW });
+        self.o.lease.answering = self.o.cluster.lease.voters.clone();
+        Ok(())
+    }
+
+    fn lease(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        if let Some(quiet) = args.take_key("quiet") {
+            self.o.lease.quiet_for = ms(quiet)?;
+        }
+        if let Some(epoch) = args.take_key("given_up") {
+            self.o.lease.given_up = Epoch(epoch.parse()?);
+        }
+        if let Some(epoch) = args.take_key("disputed") {
+            self.o.lease.disputed = Some(Epoch(epoch.parse()?));
+        }
+        if let Some(answering) = args.take_key("answering") {
+            self.o.lease.answering = ids(answering);
+        }
+        let (would, closed) = (args.take_key("would"), args.take_key("closed"));
+        if would.is_some() || closed.is_some() {
+            self.o.lease.closes = Some(Closes {
+                epoch: self.o.cluster.lease.epoch,
+                would: ids(would.unwrap_or("")),
+                closed: ids(closed.unwrap_or("")),
+                age: Duration::ZERO,
+            });
+        }
+        Ok(())
+    }
+
+    fn postgres(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let kind = args.next_pos().unwrap_or_default().to_owned();
+        let backup = args.take_key("backup_label").is_some();
+        let p = &mut self.o.postgres;
+        p.history = history(args.take_key("history").unwrap_or(""))?;
+        p.has_old_data = args.take_key("old_data").is_some();
+        p.configured_upstream = args.take_key("upstream").map(|name| Upstream {
+            name: name.to_owned(),
+            addr: member(name, MemberKind::Data).postgres.expect("a data member"),
+        });
+        let system_identifier =
+            args.take_key("system").map_or(Ok(SYSTEM), |n| n.parse().map(SystemIdentifier))?;
+        let initialised =
+            |has_standby_signal| DataDir::Initialised { has_backup_label: backup, has_standby_signal };
+        let running = Process::Running { pid: 100, is_child: true };
+        let (data_dir, process, state) = match kind.as_str() {
+            "primary" => (initialised(false), running, ControlState::InProduction),
+            "standby" => (initialised(true), running, ControlState::InArchiveRecovery),
+            "stopped" => (initialised(false), Process::Stopped, ControlState::InProduction),
+            "stopped-standby" => (initialised(true), Process::Stopped, ControlState::ShutDownInRecovery),
+            "ending" => (initialised(false), Process::Ending, ControlState::InProduction),
+            "empty" => (DataDir::Empty, Process::Stopped, ControlState::ShutDown),
+            "incomplete" => (DataDir::Incomplete, Process::Stopped, ControlState::ShutDown),
+            "foreign" => (DataDir::Foreign("notes.txt".to_owned()), Process::Stopped, ControlState::ShutDown),
+            other => return Err(format!("unknown kind of PostgreSQL {other:?}").into()),
+        };
+        let position = position(args)?;
+        let answers = args.take_key("sql") != Some("unknown");
+        let receiver = args.take_key("receiver");
+        let slots = args.take_key("slots").unwrap_or("");
+        p.server = if answers && matches!(process, Process::Running { .. }) {
+            Fact::fresh(server(kind == "standby", position, receiver, slots))
+        } else {
+            Fact::Unknown("no answer".to_owned())
+        };
+        p.control = match data_dir {
+            DataDir::Initialised { .. } => Fact::fresh(ControlData {
+                system_identifier,
+                state,
+                timeline: position.timeline,
+                checkpoint: position.lsn,
+                min_recovery_end: Lsn(0),
+            }),
+            DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => Fact::Unknown("no data".to_owned()),
+        };
+        (p.data_dir, p.process) = (data_dir, Fact::fresh(process));
+        Ok(())
+    }
+
+    fn control(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let state = control_state(args.next_pos().ok_or("which state?")?)?;
+        match &mut self.o.postgres.control {
+            Fact::Known { value, .. } => value.state = state,
+            Fact::Unknown(why) => return Err(format!("no control data: {why}").into()),
+        }
+        Ok(())
+    }
+
+    fn peer(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let name = args.next_pos().ok_or("which peer?")?.to_owned();
+        let kind = args.next_pos().unwrap_or_default().to_owned();
+        if kind == "silent" {
+            self.o.peers.insert(id(&name), Fact::Unknown("no report yet".to_owned()));
+            return Ok(());
+        }
+        let streaming = args.take_key("streaming").is_some();
+        let report = MemberReport {
+            session: Some(session(id(&name))),
+            state: kind.clone(),
+            system_identifier: (kind != "empty").then_some(SYSTEM),
+            has_data: kind != "empty",
+            is_running: kind == "primary" || kind == "standby",
+            is_in_recovery: match kind.as_str() {
+                "primary" => Some(false),
+                "standby" => Some(true),
+                _ => None,
+            },
+            position: if kind == "empty" { None } else { Some(position(args)?) },
+            replayed: None,
+            is_streaming: streaming,
+            stream_ended: !streaming,
+            history: history(args.take_key("history").unwrap_or(""))?,
+            stands_back: args.take_key("stands_back").is_some(),
+            version: 150_000,
+            epoch: self.o.cluster.lease.epoch,
+            shutting_down: args.take_key("shutting_down").is_some(),
+        };
+        let age = ms(args.take_key("age").unwrap_or("100"))?;
+        self.o.peers.insert(id(&name), Fact::Known { value: report, age });
+        Ok(())
+    }
+
+    fn tag(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let name = args.next_pos().ok_or("whose tag?")?.to_owned();
+        let member = self.o.cluster.members.get_mut(&id(&name)).ok_or("no such member")?;
+        for key in ["nofailover", "failover_priority"] {
+            if let Some(value) = args.take_key(key) {
+                member.tags.0.push((key.to_owned(), TagValue::Text(value.to_owned())));
+            }
+        }
+        Ok(())
+    }
+
+    fn job(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let kind = job_kind(args.next_pos().ok_or("which job?")?)?;
+        let running_for = ms(args.take_key("for").unwrap_or("1000"))?;
+        self.o.job = Some(Job { kind, running_for, detail: format!("{kind:?} is in progress") });
+        Ok(())
+    }
+
+    fn finished(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let kind = job_kind(args.next_pos().ok_or("which job?")?)?;
+        let ended = Finished {
+            error: args.take_key("error").map(str::to_owned),
+            age: ms(args.take_key("age").unwrap_or("100"))?,
+            took: ms(args.take_key("took").unwrap_or("100"))?,
+            failures: args.take_key("failures").unwrap_or("1").parse()?,
+            epoch: self.o.cluster.lease.epoch,
+        };
+        self.o.finished.insert(kind, ended);
+        Ok(())
+    }
+
+    fn intent(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let kind = args.next_pos().ok_or("which intent?")?.to_owned();
+        let to = args.take_key("to").map(id);
+        let from = self.o.cluster.lease.holder();
+        let intent = match (kind.as_str(), from, to) {
+            ("switchover", Some(from), to) => Intent::Switchover { from, to },
+            ("failover", _, Some(to)) => Intent::Failover { to },
+            _ => return Err("an intent is: switchover [to=NAME], or failover to=NAME".into()),
+        };
+        self.o.cluster.intent = Some(PendingIntent { id: 77, intent });
+        Ok(())
+    }
+
+    fn policy(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        if let Some(ttl) = args.take_key("ttl") {
+            self.o.policy.ttl = ms(ttl)?;
+        }
+        if let Some(timeout) = args.take_key("primary_start_timeout") {
+            self.o.policy.primary_start_timeout = ms(timeout)?;
+        }
+        if let Some(rewind) = args.take_key("use_pg_rewind") {
+            self.o.policy.use_pg_rewind = rewind.parse()?;
+        }
+        Ok(())
+    }
+}
+
+fn server(is_in_recovery: bool, position: WalPosition, receiver: Option<&str>, slots: &str) -> Server {
+    Server {
+        is_in_recovery,
+        position,
+        replayed: is_in_recovery.then_some(position.lsn),
+        replayed_at: None,
+        replay_paused: false,
+        receiver: receiver.map(|status| Receiver { status: status.to_owned(), from: None, slot: None }),
+        senders: Vec::new(),
+        physical_slots: slots
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(|name| Slot { name: name.to_owned(), is_active: true, restart: None })
+            .collect(),
+        version: 150_000,
+        started_at: "2026-01-01 00:00:00+00".to_owned(),
+    }
+}
+
+/// Runs every script below a directory; the file's name is the scenario.
+fn run_all(directory: &std::path::Path) -> usize {
+    let mut ran = 0;
+    let entries = std::fs::read_dir(directory).expect("the scripts are there");
+    let mut paths: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            ran += run_all(&path);
+        } else {
+            let mut script = Script { o: observation(MemberId(2), ClusterState::default()) };
+            goldenscript::run(&mut script, &path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            ran += 1;
+        }
+    }
+    ran
+}
+
+#[test]
+fn decisions_are_as_the_scripts_tell() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ha/testscripts");
+    assert!(run_all(&directory) > 10, "the scripts were not found");
+}
