@@ -65,8 +65,8 @@ pub(crate) struct StateMachine {
 
 impl StateMachine {
     /// Starts from the store's snapshot, if it has one.
-    pub(crate) async fn open(store: Store) -> io::Result<Self> {
-        let applied = match store.load_snapshot().await? {
+    pub(crate) fn open(store: Store) -> io::Result<Self> {
+        let applied = match store.load_snapshot()? {
             Some(text) => parse(&text)?,
             None => Applied::default(),
         };
@@ -148,16 +148,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         SnapshotBuilder { applied: self.applied.clone(), store: self.store.clone() }
     }
 
-    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, text: String) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, text: String) -> io::Result<()> {
         let applied = parse(&text)?;
-        self.store.save_snapshot(text).await?;
+        self.store.save_snapshot(meta, text).await?;
         self.applied = applied;
         self.publish();
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        let Some(text) = self.store.load_snapshot().await? else { return Ok(None) };
+        let Some(text) = self.store.load_snapshot()? else { return Ok(None) };
         let applied = parse(&text)?;
         Ok(Some(snapshot(&applied, text)))
     }
@@ -175,7 +175,8 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let text = render(&self.applied)?;
-        self.store.save_snapshot(text.clone()).await?;
-        Ok(snapshot(&self.applied, text))
+        let snapshot = snapshot(&self.applied, text.clone());
+        self.store.save_snapshot(&snapshot.meta, text).await?;
+        Ok(snapshot)
     }
 }

@@ -1,144 +1,148 @@
 //! The node's store behind the names which this crate uses.
+//!
+//! Owns the way in: a store that lost something is set aside and a new one, with a new node id, takes its place.
+//! That this happened is itself durable, so that such a node never founds a cluster: it only joins.
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::io;
-use std::ops::RangeBounds;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use openraft::entry::RaftEntry;
-use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::{Entry, OptionalSend};
+use pgherd_storage::{Failure, Opened, Options, StoreError};
+use tokio::sync::watch;
 
-use crate::model::{Epoch, MemberId};
-use crate::types::{LogId, TypeConfig, Vote};
+use crate::model::{Epoch, GroupId, MemberId};
+use crate::types::{SnapshotMeta, TypeConfig};
 
-type LogEntry = openraft::alias::EntryOf<TypeConfig>;
+/// The store behind the consensus library's traits.
+pub(crate) type LogStore = pgherd_storage::Store<TypeConfig>;
+
+/// The names of the notes.
+const GIVEN_UP: &str = "given-up";
+const GROUP: &str = "group";
+#[expect(dead_code, reason = "read by founding")]
+const PROMISE: &str = "founding-promise";
+const LOST: &str = "lost-store";
 
 /// Everything durable of one node's part in one cluster. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
-    id: MemberId,
-    memory: Arc<Mutex<Memory>>,
+    log: LogStore,
 }
 
-#[derive(Debug, Default)]
-struct Memory {
-    vote: Option<Vote>,
-    committed: Option<LogId>,
-    purged: Option<LogId>,
-    log: BTreeMap<u64, LogEntry>,
-    snapshot: Option<String>,
-    floor: Epoch,
-    notes: BTreeMap<String, Vec<u8>>,
-}
-
-#[expect(clippy::unused_async, reason = "the durable store waits for the disk here")]
 impl Store {
-    pub(crate) async fn open(_dir: &Path) -> io::Result<Self> {
-        let mut bytes = [0; 8];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-        Ok(Self { id: MemberId(u64::from_le_bytes(bytes)), memory: Arc::default() })
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Opens the store, and makes it when there is none.
+    pub(crate) async fn open(dir: &Path) -> io::Result<Self> {
+        let path = dir.to_path_buf();
+        let (log, lost) =
+            tokio::task::spawn_blocking(move || open(&path)).await.map_err(io::Error::other)??;
+        let store = Self { log };
+        if let Some(sentence) = lost {
+            tracing::error!("{sentence}");
+            store.save_note(LOST, sentence).await?;
+        }
+        Ok(store)
     }
 
     pub(crate) fn id(&self) -> MemberId {
-        self.id
+        MemberId(self.log.node_id())
     }
 
+    /// For the consensus library.
+    pub(crate) fn log(&self) -> LogStore {
+        self.log.clone()
+    }
+
+    /// Why the store takes nothing more, once there is a reason.
+    pub(crate) fn failed(&self) -> watch::Receiver<Option<Failure>> {
+        self.log.failed()
+    }
+
+    pub(crate) async fn close(&self) -> io::Result<()> {
+        Ok(self.log.close().await?)
+    }
+
+    /// Below which epoch this voter acknowledges nothing.
     pub(crate) fn floor(&self) -> Epoch {
-        self.memory().floor
+        Epoch(self.log.floor())
     }
 
     pub(crate) async fn save_floor(&self, floor: Epoch) -> io::Result<()> {
-        let mut memory = self.memory();
-        memory.floor = memory.floor.max(floor);
-        Ok(())
+        Ok(self.log.set_floor(floor.0).await?)
     }
 
-    pub(crate) fn note(&self, name: &str) -> Option<Vec<u8>> {
-        self.memory().notes.get(name).cloned()
+    /// Up to which epoch this node gave up.
+    pub(crate) fn given_up(&self) -> Epoch {
+        Epoch(self.number(GIVEN_UP).unwrap_or(0))
     }
 
-    pub(crate) async fn save_note(&self, name: &str, value: Vec<u8>) -> io::Result<()> {
-        self.memory().notes.insert(name.to_owned(), value);
-        Ok(())
+    pub(crate) async fn save_given_up(&self, epoch: Epoch) -> io::Result<()> {
+        self.save_note(GIVEN_UP, epoch.0.to_string()).await
     }
 
-    pub(crate) async fn load_snapshot(&self) -> io::Result<Option<String>> {
-        Ok(self.memory().snapshot.clone())
+    /// The group which this node founds, or into which it was let, before the state says so.
+    pub(crate) fn group(&self) -> Option<GroupId> {
+        self.number(GROUP).map(GroupId)
     }
 
-    pub(crate) async fn save_snapshot(&self, text: String) -> io::Result<()> {
-        self.memory().snapshot = Some(text);
-        Ok(())
+    pub(crate) async fn save_group(&self, group: GroupId) -> io::Result<()> {
+        self.save_note(GROUP, group.0.to_string()).await
+    }
+
+    #[expect(dead_code, reason = "read by founding")]
+    /// The promise to take part in one founding, as JSON.
+    pub(crate) fn promise(&self) -> Option<String> {
+        self.note(PROMISE)
+    }
+
+    #[expect(dead_code, reason = "read by founding")]
+    pub(crate) async fn save_promise(&self, promise: Option<String>) -> io::Result<()> {
+        self.save_note(PROMISE, promise.unwrap_or_default()).await
+    }
+
+    #[expect(dead_code, reason = "read by founding")]
+    /// A sentence that says which store was lost before this one.
+    pub(crate) fn lost(&self) -> Option<String> {
+        self.note(LOST)
+    }
+
+    pub(crate) fn load_snapshot(&self) -> io::Result<Option<String>> {
+        let Some(kept) = self.log.snapshot() else { return Ok(None) };
+        String::from_utf8(kept.snapshot).map(Some).map_err(io::Error::other)
+    }
+
+    pub(crate) async fn save_snapshot(&self, meta: &SnapshotMeta, text: String) -> io::Result<()> {
+        Ok(self.log.save_snapshot(meta, text.into_bytes()).await?)
+    }
+
+    /// What was noted; an empty note is none.
+    fn note(&self, key: &str) -> Option<String> {
+        let text = self.log.note(key).and_then(|bytes| String::from_utf8(bytes).ok());
+        text.filter(|text| !text.is_empty())
+    }
+
+    fn number(&self, key: &str) -> Option<u64> {
+        self.note(key).and_then(|text| text.parse().ok())
+    }
+
+    async fn save_note(&self, key: &str, value: String) -> io::Result<()> {
+        Ok(self.log.set_note(key, value.as_bytes()).await?)
     }
 }
 
-impl RaftLogReader<TypeConfig> for Store {
-    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
-        &mut self,
-        range: RB,
-    ) -> io::Result<Vec<LogEntry>> {
-        Ok(self.memory().log.range(range).map(|(_, entry)| entry.clone()).collect())
-    }
-
-    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(self.memory().vote)
-    }
-}
-
-impl RaftLogStorage<TypeConfig> for Store {
-    type LogReader = Self;
-
-    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
-        let memory = self.memory();
-        let last = memory.log.values().next_back().map(RaftEntry::log_id);
-        Ok(LogState { last_purged_log_id: memory.purged, last_log_id: last.or(memory.purged) })
-    }
-
-    async fn get_log_reader(&mut self) -> Self {
-        self.clone()
-    }
-
-    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.memory().vote = Some(*vote);
-        Ok(())
-    }
-
-    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.memory().committed = committed;
-        Ok(())
-    }
-
-    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.memory().committed)
-    }
-
-    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
-    where
-        I: IntoIterator<Item = LogEntry> + OptionalSend,
-        I::IntoIter: OptionalSend,
-    {
-        self.memory().log.extend(entries.into_iter().map(|entry: Entry<_, _>| (entry.log_id.index, entry)));
-        callback.io_completed(Ok(()));
-        Ok(())
-    }
-
-    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        let keep = last.map_or(0, |last| last.index.saturating_add(1));
-        self.memory().log.split_off(&keep);
-        Ok(())
-    }
-
-    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
-        let mut memory = self.memory();
-        memory.log = memory.log.split_off(&upto.index.saturating_add(1));
-        memory.purged = Some(upto);
-        Ok(())
+/// Opens the directory; with a sentence when what was there had to be set aside.
+fn open(dir: &Path) -> Result<(LogStore, Option<String>), StoreError> {
+    let amnesiac = match LogStore::open(dir, Options::default())? {
+        Opened::Fresh(store) | Opened::Known(store) => return Ok((store, None)),
+        Opened::Amnesiac(amnesiac) => amnesiac,
+    };
+    let reason = amnesiac.reason().to_string();
+    let aside = amnesiac.set_aside()?;
+    let sentence = format!(
+        "the store {} lost something ({reason}); it is kept as {}, and this node comes back under a new id",
+        dir.display(),
+        aside.display()
+    );
+    match LogStore::open(dir, Options::default())? {
+        Opened::Fresh(store) | Opened::Known(store) => Ok((store, Some(sentence))),
+        Opened::Amnesiac(_) => Err(StoreError::NotADirectory { path: dir.to_path_buf() }),
     }
 }

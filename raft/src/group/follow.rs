@@ -13,6 +13,7 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut applied = node.applied.clone();
     let mut server = node.raft.server_metrics();
     let mut phase = node.phase.subscribe();
+    let mut store = node.store.failed();
     loop {
         node.voter.learn(&applied.borrow_and_update().state.lease);
         publish(&node);
@@ -20,6 +21,11 @@ pub(crate) async fn run(node: Arc<Node>) {
             moved = applied.changed() => moved.is_ok(),
             moved = server.changed() => moved.is_ok(),
             moved = phase.changed() => moved.is_ok(),
+            failed = store.wait_for(Option::is_some) => {
+                let reason = failed.ok().and_then(|reason| reason.clone());
+                node.fail(reason.map_or_else(|| "the store ended".to_owned(), |reason| reason.to_string()));
+                false
+            }
         };
         if !alive {
             node.fail(why_raft_ended(&node));

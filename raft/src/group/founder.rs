@@ -32,6 +32,9 @@ pub(crate) fn who_am_i(node: &Node) -> WhoIAm {
 
 /// Leads this node into the group.
 pub(crate) async fn run(node: Arc<Node>) {
+    if let Some(group) = node.store.group() {
+        node.identity.expect(group);
+    }
     let mut found = BTreeMap::from([(node.id, node.config.member.clone())]);
     loop {
         if node.applied.borrow().state.members.contains_key(&node.id) {
@@ -58,7 +61,11 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 async fn initialize(node: &Node, members: &BTreeMap<MemberId, Member>) {
-    node.identity.expect(GroupId(node.id.0));
+    let group = GroupId(node.id.0);
+    if let Err(error) = node.store.save_group(group).await {
+        return node.fail(error.to_string());
+    }
+    node.identity.expect(group);
     let nodes: BTreeMap<u64, PeerNode> =
         members.iter().map(|(id, member)| (id.0, PeerNode::of(member))).collect();
     if let Err(error) = node.raft.initialize(nodes).await {

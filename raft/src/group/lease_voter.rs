@@ -10,7 +10,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::clock;
-use crate::lease::{BootTime, CloseRequest, CloseVerdict, Renewal, RenewalAnswer, RenewalVerdict, Voter};
+use crate::lease::{
+    Answer, BootTime, CloseRequest, CloseVerdict, Renewal, RenewalAnswer, RenewalVerdict, Voter,
+};
 use crate::model::{Epoch, Lease, MemberId};
 use crate::state_machine::Applied;
 use crate::store::Store;
@@ -20,17 +22,14 @@ use crate::store::Store;
 pub(crate) struct LeaseVoter {
     me: MemberId,
     voter: Mutex<Voter>,
-    /// What is known to be on disk. Held while writing, so that answers which need the same floor wait for it.
-    durable: tokio::sync::Mutex<Epoch>,
     store: Store,
     applied: watch::Receiver<Arc<Applied>>,
 }
 
 impl LeaseVoter {
     pub(crate) fn new(me: MemberId, store: Store, applied: watch::Receiver<Arc<Applied>>) -> Self {
-        let floor = store.floor();
-        let voter = Mutex::new(Voter::new(floor, clock::now()));
-        Self { me, voter, durable: tokio::sync::Mutex::new(floor), store, applied }
+        let voter = Mutex::new(Voter::new(store.floor(), clock::now()));
+        Self { me, voter, store, applied }
     }
 
     fn voter(&self) -> MutexGuard<'_, Voter> {
@@ -47,45 +46,40 @@ impl LeaseVoter {
     }
 
     pub(crate) async fn renew(&self, request: &Renewal) -> io::Result<RenewalAnswer> {
-        let verdict = {
+        let Answer { floor, verdict } = {
             let mut voter = self.voter();
             let applied = Arc::clone(&self.applied.borrow());
             let lease = &applied.state.lease;
             if lease.epoch == request.epoch && !lease.voters.contains(&self.me) {
-                RenewalVerdict::NotAVoter
+                Answer { floor: None, verdict: RenewalVerdict::NotAVoter }
             } else {
-                voter.renewal(lease, request, clock::now()).verdict
+                voter.renewal(lease, request, clock::now())
             }
         };
-        if verdict == RenewalVerdict::Acknowledged {
-            self.ensure_durable(request.epoch).await?;
-        }
+        self.ensure_durable(floor).await?;
         let Renewal { epoch, incarnation, round, .. } = *request;
         Ok(RenewalAnswer { epoch, incarnation, round, verdict })
     }
 
     pub(crate) async fn close(&self, request: &CloseRequest) -> io::Result<CloseVerdict> {
-        let verdict = {
+        let Answer { floor, verdict } = {
             let mut voter = self.voter();
             let applied = Arc::clone(&self.applied.borrow());
             let lease = &applied.state.lease;
             if lease.epoch == request.epoch && !lease.voters.contains(&self.me) {
-                CloseVerdict::NotAVoter
+                Answer { floor: None, verdict: CloseVerdict::NotAVoter }
             } else {
-                voter.close(lease, request, clock::now()).verdict
+                voter.close(lease, request, clock::now())
             }
         };
-        if verdict == CloseVerdict::Closed {
-            self.ensure_durable(request.epoch.next()).await?;
-        }
+        self.ensure_durable(floor).await?;
         Ok(verdict)
     }
 
-    async fn ensure_durable(&self, floor: Epoch) -> io::Result<()> {
-        let mut durable = self.durable.lock().await;
-        if *durable < floor {
+    async fn ensure_durable(&self, floor: Option<Epoch>) -> io::Result<()> {
+        if let Some(floor) = floor {
             self.store.save_floor(floor).await?;
-            *durable = floor;
+            self.voter().written(floor);
         }
         Ok(())
     }

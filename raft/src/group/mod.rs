@@ -40,8 +40,6 @@ use node::Parts;
 
 /// How long another voter may take to answer a close.
 const CLOSE_LIMIT: Duration = Duration::from_millis(800);
-/// The note of the store which says up to which epoch this node gave up.
-const GIVEN_UP: &str = "given-up";
 
 /// A node's part in one cluster. Clones share it; when the last one is dropped its tasks end, too.
 #[derive(Clone)]
@@ -74,8 +72,8 @@ impl Group {
         let store_failed =
             |error: std::io::Error| StartError::Store { dir: dir.clone(), reason: error.to_string() };
         let store = Store::open(&dir).await.map_err(store_failed)?;
-        let machine = StateMachine::open(store.clone()).await.map_err(store_failed)?;
-        let given_up = read_given_up(&store);
+        let machine = StateMachine::open(store.clone()).map_err(store_failed)?;
+        let given_up = store.given_up();
         let applied = machine.watch();
         let identity = Arc::new(GroupIdentity::default());
         identity.follow(applied.clone());
@@ -90,7 +88,7 @@ impl Group {
         let settings = node::raft_config(&config.scope, config.timing)
             .validate()
             .map_err(|error| raft_failed(error.to_string()))?;
-        let raft = Box::pin(Raft::new(store.id().0, Arc::new(settings), network, store.clone(), machine))
+        let raft = Box::pin(Raft::new(store.id().0, Arc::new(settings), network, store.log(), machine))
             .await
             .map_err(|error| raft_failed(error.to_string()))?;
         let phase = Phase::Founding { waiting_for: "the other members".to_owned() };
@@ -164,8 +162,7 @@ impl Group {
     pub async fn record_given_up(&self, epoch: Epoch) -> Result<(), StoreFailed> {
         let node = self.node();
         let next = epoch.max(self.given_up());
-        let value = next.0.to_string().into_bytes();
-        if let Err(error) = node.store.save_note(GIVEN_UP, value).await {
+        if let Err(error) = node.store.save_given_up(next).await {
             let failed = StoreFailed { what: "the epoch given up", reason: error.to_string() };
             node.fail(failed.to_string());
             return Err(failed);
@@ -206,9 +203,4 @@ impl Group {
         drop(self.handle.route.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.node().shutdown().await;
     }
-}
-
-fn read_given_up(store: &Store) -> Epoch {
-    let note = store.note(GIVEN_UP).and_then(|bytes| String::from_utf8(bytes).ok());
-    Epoch(note.and_then(|text| text.parse().ok()).unwrap_or(0))
 }

@@ -104,7 +104,11 @@ impl Node {
             while tasks.join_next().await.is_some() {}
             self.raft.shutdown().await
         });
-        match ended.await {
+        let ended = ended.await;
+        if let Err(error) = self.store.close().await {
+            tracing::warn!("the store did not close cleanly: {error}");
+        }
+        match ended {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!("Raft ended badly: {error}"),
             Err(_) => {

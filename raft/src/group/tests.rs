@@ -183,6 +183,22 @@ async fn three_members_found_agree_renew_and_close() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_member_knows_what_was_agreed() {
+    let dir = TempDir::new().expect("a directory");
+    let one = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    one.until_member().await;
+    let id = one.group.id();
+    assert_eq!(one.group.propose(grant(&one.group, 0)).await, applied());
+    one.group.record_given_up(Epoch(1)).await.expect("durable");
+    one.stop().await;
+    let again = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    assert_eq!(again.group.id(), id);
+    assert_eq!(again.group.given_up(), Epoch(1));
+    again.until("the epoch", |view| view.state.lease.epoch == Epoch(1)).await;
+    again.stop().await;
+}
+
 #[tokio::test]
 async fn a_port_in_use_is_named() {
     let first = listen().await;
