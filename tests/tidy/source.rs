@@ -21,7 +21,7 @@ pub(crate) fn product_sources() -> Vec<Source> {
             let relative = path.strip_prefix(&root).expect("below the repository");
             let name = relative.to_string_lossy().replace('\\', "/");
             let is_test =
-                name.ends_with("tests.rs") || name.ends_with("_test.rs") || name.contains("/tests/");
+                name.ends_with("tests.rs") || name.ends_with("testscripts.rs") || name.contains("/tests/");
             if name.ends_with(".rs") && !is_test {
                 found.push(Source::new(&name, &std::fs::read_to_string(path).expect("a source file")));
             }
