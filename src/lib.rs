@@ -12,6 +12,9 @@
 //!         PostgreSQL         propose to the log         guard
 //! ```
 
+pub mod agent;
+pub mod api;
 pub mod guard;
 pub mod ha;
+pub mod metrics;
 pub mod postgres;

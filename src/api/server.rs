@@ -1,0 +1,218 @@
+//! The HTTP server: its own thread and runtime, so that nothing else of the daemon can delay a health check.
+//!
+//! A slow or half-open client costs a place among [`MAX_CONNECTIONS`] and nothing else: when all are taken, the oldest
+//! connection that carries no operation is closed for the newest.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::Method;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::{debug, warn};
+
+use super::intent::Operations;
+use super::{ApiState, Shared, router};
+
+/// Connections at a time. Above what health checkers and scrapers of one node need, below the usual limit of 1024 open
+/// files.
+const MAX_CONNECTIONS: usize = 256;
+/// From the opening of a connection, or the end of an answer, to the end of the next request's headers.
+const HEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// The most bytes of a request's head; hyper's least is 8 KiB.
+const MAX_HEAD: usize = 16 * 1024;
+/// The pause after a failed `accept` (no file descriptors left, for example).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why the API could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// The address is not one.
+    #[error("cannot listen on {addr:?} for the REST API: {reason}; set restapi.listen to HOST:PORT")]
+    Address {
+        /// As configured.
+        addr: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Somebody else listens there.
+    #[error(
+        "cannot listen on {addr} for the REST API: the address is in use; stop the program which uses it or set another restapi.listen"
+    )]
+    PortInUse {
+        /// As configured.
+        addr: String,
+    },
+    /// Any other reason why it cannot listen.
+    #[error("cannot listen on {addr} for the REST API: {source}; check restapi.listen")]
+    Listen {
+        /// As configured.
+        addr: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The thread could not be started.
+    #[error("cannot start the thread of the REST API: {source}")]
+    Thread {
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The running server. Ends when it is dropped.
+#[derive(Debug)]
+pub struct ApiServer {
+    local_addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl ApiServer {
+    /// Where it listens: the port is known even when port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops listening, ends all connections, and waits for the thread.
+    pub fn shutdown(self) {}
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            warn!("the thread of the REST API panicked");
+        }
+    }
+}
+
+/// Listens on `host:port` and answers until the result is dropped. A host of `*` or none means all addresses.
+pub fn serve(addr: &str, state: ApiState) -> Result<ApiServer, ApiError> {
+    let listener = listen(addr)?;
+    let failed = |source| ApiError::Listen { addr: addr.to_owned(), source };
+    let local_addr = listener.local_addr().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| ApiError::Thread { source })?;
+    let listener = {
+        let _context = runtime.enter();
+        tokio::net::TcpListener::from_std(listener).map_err(failed)?
+    };
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::Builder::new()
+        .name("pgherd-api".to_owned())
+        .spawn(move || runtime.block_on(accept(listener, state, stopped)))
+        .map_err(|source| ApiError::Thread { source })?;
+    Ok(ApiServer { local_addr, stop: Some(stop), thread: Some(thread) })
+}
+
+fn listen(addr: &str) -> Result<TcpListener, ApiError> {
+    let wrong = |reason: &str| ApiError::Address { addr: addr.to_owned(), reason: reason.to_owned() };
+    let (host, port) = addr.rsplit_once(':').ok_or_else(|| wrong("there is no port"))?;
+    let port: u16 = port.parse().map_err(|_| wrong("the port is no number from 1 to 65535"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let candidates: Vec<SocketAddr> = if host.is_empty() || host == "*" {
+        vec![SocketAddr::from(([0_u16; 8], port)), SocketAddr::from(([0_u8; 4], port))]
+    } else {
+        (host, port).to_socket_addrs().map_err(|source| wrong(&source.to_string()))?.collect()
+    };
+    let listener = TcpListener::bind(candidates.as_slice()).map_err(|source| {
+        let addr = addr.to_owned();
+        if source.kind() == std::io::ErrorKind::AddrInUse {
+            ApiError::PortInUse { addr }
+        } else {
+            ApiError::Listen { addr, source }
+        }
+    })?;
+    let failed = |source| ApiError::Listen { addr: addr.to_owned(), source };
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+async fn accept(listener: tokio::net::TcpListener, state: ApiState, mut stopped: oneshot::Receiver<()>) {
+    let operations = Operations::default();
+    let router = router(Shared { api: state, operations: operations.clone() });
+    let mut connections = Connections::default();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ended = &mut stopped => break,
+        };
+        match accepted {
+            Ok((stream, _)) => connections.add(stream, router.clone()),
+            Err(source) => {
+                warn!("the REST API cannot accept a connection: {source}");
+                connections.make_room();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    operations.end().await;
+    connections.tasks.shutdown().await;
+}
+
+/// The open connections, the oldest first.
+#[derive(Debug, Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    open: VecDeque<Connection>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    task: AbortHandle,
+    /// It carries an operation whose answer somebody waits for.
+    is_operating: Arc<AtomicBool>,
+}
+
+impl Connections {
+    fn add(&mut self, stream: TcpStream, router: Router) {
+        while self.tasks.try_join_next().is_some() {}
+        self.open.retain(|connection| !connection.task.is_finished());
+        if self.open.len() >= MAX_CONNECTIONS {
+            self.make_room();
+        }
+        let is_operating = Arc::new(AtomicBool::new(false));
+        let task = self.tasks.spawn(converse(stream, router, Arc::clone(&is_operating)));
+        self.open.push_back(Connection { task, is_operating });
+    }
+
+    fn make_room(&mut self) {
+        let idle = self.open.iter().position(|connection| !connection.is_operating.load(Ordering::Relaxed));
+        if let Some(oldest) = self.open.remove(idle.unwrap_or(0)) {
+            oldest.task.abort();
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router, is_operating: Arc<AtomicBool>) {
+    if let Err(source) = stream.set_nodelay(true) {
+        debug!("cannot set TCP_NODELAY: {source}");
+    }
+    let answers = TowerToHyperService::new(router);
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        is_operating.store(*request.method() == Method::POST, Ordering::Relaxed);
+        answers.call(request)
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_PATIENCE)
+        .max_buf_size(MAX_HEAD)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(source) = connection.await {
+        debug!("a connection to the REST API ended: {source}");
+    }
+}

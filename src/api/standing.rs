@@ -1,0 +1,94 @@
+//! What may be said of this node at this moment: the last view, judged by the clock and the renewer's present licence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_raft::RenewerFacts;
+use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::model::{Lsn, MemberId};
+
+use crate::agent::view::View;
+use crate::ha::{Process, SERVER_FRESH, Server, State, streams};
+
+/// A view at the moment of an answer.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    pub(super) view: Arc<View>,
+    pub(super) now: BootTime,
+    licence: Option<Licence>,
+}
+
+impl Standing {
+    /// Judges a view by the renewer's facts and the clock of this moment.
+    pub(super) fn new(view: Arc<View>, renewer: RenewerFacts, now: BootTime) -> Self {
+        let licence = renewer.licence.filter(|won| won.epoch > renewer.given_up && won.deadline > now);
+        let record = &view.observation.cluster.lease;
+        let is_mine = record.holder() == Some(view.observation.me);
+        // The licence is the proof. The view's record may be one wake-up of the agent older than it.
+        let licence = licence.filter(|won| is_mine || won.epoch > record.epoch);
+        Self { view, now, licence }
+    }
+
+    /// The licence to write, if it is good at this moment.
+    pub(super) fn licence(&self) -> Option<Licence> {
+        self.licence
+    }
+
+    /// What the server said by SQL, however old.
+    pub(super) fn server(&self) -> Option<&Server> {
+        self.view.observation.postgres.server.of_any_age().filter(|_| self.is_running())
+    }
+
+    /// The postmaster runs.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.view.observation.postgres.process.of_any_age(), Some(Process::Running { .. }))
+    }
+
+    /// Clients may write here: the lease is proved, and PostgreSQL runs as a primary. A server which does not answer by
+    /// SQL for the moment (a full connection table) stays what it was.
+    pub(super) fn is_primary(&self) -> bool {
+        let is_writable = match (self.server(), self.view.decision.state) {
+            (_, State::Draining | State::Demoting | State::Stopping) => false,
+            (Some(server), _) => !server.is_in_recovery,
+            (None, state) => state == State::Primary && self.is_running(),
+        };
+        self.licence.is_some() && is_writable
+    }
+
+    /// A standby which streams, as far as a fresh answer of the server says.
+    pub(super) fn streaming_server(&self) -> Option<&Server> {
+        let ends = matches!(
+            self.view.decision.state,
+            State::Draining | State::Demoting | State::Stopping | State::Promoting
+        );
+        let fresh = self.view.observation.postgres.server.within(SERVER_FRESH);
+        fresh.filter(|server| self.is_running() && !ends && self.is_alive() && streams(server))
+    }
+
+    /// The agent's loop turns: the next observation is not overdue by more than the ttl (twice that, without lease).
+    pub(super) fn is_alive(&self) -> bool {
+        let ttl = self.view.observation.policy.ttl;
+        let patience = if self.licence.is_some() { ttl } else { ttl * 2 };
+        self.now <= self.view.at().after(self.view.decision.wake_in + patience)
+    }
+
+    /// How old the view is.
+    pub(super) fn age(&self) -> Duration {
+        self.now.since(self.view.at())
+    }
+
+    /// The member which the record of the lease names.
+    pub(super) fn holder(&self) -> Option<MemberId> {
+        self.view.observation.cluster.lease.holder()
+    }
+
+    /// The last known write position of the holder.
+    pub(super) fn holder_position(&self) -> Option<Lsn> {
+        let observation = &self.view.observation;
+        let holder = self.holder()?;
+        if holder == observation.me {
+            return observation.postgres.server.of_any_age().map(|server| server.position.lsn);
+        }
+        Some(observation.peers.get(&holder)?.of_any_age()?.position?.lsn)
+    }
+}
