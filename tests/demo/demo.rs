@@ -73,11 +73,11 @@ fn plan() -> Result<Plan> {
     let mut plan = Plan::of(0)?;
     plan.scope = "demo".to_owned();
     for number in 1..=3 {
-        let ports = Ports {
-            postgresql: preferably(5440 + number, "PostgreSQL")?,
-            rest: preferably(8007 + number, "REST")?,
-            raft: preferably(7400 + number, "peers")?,
-        };
+        let ports = Ports::new(
+            preferably(5440 + number, "PostgreSQL")?,
+            preferably(8007 + number, "REST")?,
+            preferably(7400 + number, "peers")?,
+        );
         plan.nodes.push((format!("node{number}"), ports));
     }
     Ok(plan)

@@ -10,9 +10,10 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::node::{Common, Kind, Node, PASSWORD, Ports, SUPERUSER};
+use super::proxy::Links;
 use super::tools::Tools;
 use super::user::User;
-use super::{rest, wait};
+use super::{ports, rest, wait};
 
 /// Enough for initdb and two base backups on two busy cores with an unoptimised build.
 pub(crate) const BRING_UP_LIMIT: Duration = Duration::from_secs(90);
@@ -30,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) has_witness: bool,
     /// In seconds.
     pub(crate) ttl: u32,
+    /// A proxy in front of every peers' port, for faults of the network.
+    pub(crate) has_links: bool,
 }
 
 impl Plan {
@@ -38,11 +41,16 @@ impl Plan {
         let nodes = (1..=count)
             .map(|number| Ok((format!("node{number}"), Ports::any()?)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { scope: "batch".to_owned(), nodes, has_witness: false, ttl: 5 })
+        Ok(Self { scope: "batch".to_owned(), nodes, has_witness: false, ttl: 5, has_links: false })
     }
 
     pub(crate) fn with_witness(mut self) -> Self {
         self.has_witness = true;
+        self
+    }
+
+    pub(crate) fn with_links(mut self) -> Self {
+        self.has_links = true;
         self
     }
 
@@ -60,6 +68,7 @@ pub(crate) struct Cluster {
     pub(crate) tools: Tools,
     pub(crate) user: Option<User>,
     pub(crate) common: Common,
+    links: Option<Links>,
     directory: TempDir,
 }
 
@@ -85,7 +94,11 @@ impl Cluster {
         let tools = Tools::find(directory.path(), user.as_ref())?;
         let mut nodes = Vec::new();
         for (name, ports) in &plan.nodes {
-            nodes.push(Node::new(name, Kind::Data, *ports, directory.path(), user.as_ref())?);
+            let mut ports = *ports;
+            if plan.has_links {
+                ports.raft_bind = ports::free()?;
+            }
+            nodes.push(Node::new(name, Kind::Data, ports, directory.path(), user.as_ref())?);
         }
         if plan.has_witness {
             nodes.push(Node::new("witness", Kind::Witness, Ports::any()?, directory.path(), user.as_ref())?);
@@ -99,7 +112,7 @@ impl Cluster {
         for node in &nodes {
             node.configure(&common)?;
         }
-        let cluster = Self { nodes, tools, user, common, directory };
+        let cluster = Self { nodes, tools, user, common, links: None, directory };
         cluster.write_ctl_config()?;
         Ok(cluster)
     }
@@ -113,15 +126,31 @@ impl Cluster {
     }
 
     pub(crate) fn start_all(&mut self) -> Result<()> {
-        for node in &mut self.nodes {
-            node.start(&self.tools, self.user.as_ref())?;
+        for index in 0..self.nodes.len() {
+            self.start_node(index)?;
         }
         Ok(())
     }
 
     pub(crate) fn start_node(&mut self, index: usize) -> Result<()> {
         let node = self.nodes.get_mut(index).context("no such node")?;
-        node.start(&self.tools, self.user.as_ref())
+        node.start(&self.tools, self.user.as_ref())?;
+        if let (Some(links), Some(pid)) = (&self.links, node.daemon_pid()) {
+            links.know(index, pid);
+        }
+        Ok(())
+    }
+
+    /// Puts the proxies of a plan with links in place; before the first start.
+    pub(crate) async fn start_links(&mut self) -> Result<()> {
+        let ports: Vec<_> = self.nodes.iter().map(|node| (node.ports.raft, node.ports.raft_bind)).collect();
+        self.links = Some(Links::start(&ports).await?);
+        Ok(())
+    }
+
+    /// The network between the daemons.
+    pub(crate) fn links(&self) -> Result<&Links> {
+        self.links.as_ref().context("a plan without links")
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -12,6 +12,7 @@ pub(crate) mod ledger;
 pub(crate) mod node;
 pub(crate) mod ports;
 pub(crate) mod processes;
+pub(crate) mod proxy;
 pub(crate) mod rest;
 pub(crate) mod story;
 pub(crate) mod tools;

@@ -33,12 +33,19 @@ pub(crate) enum Kind {
 pub(crate) struct Ports {
     pub(crate) postgresql: u16,
     pub(crate) rest: u16,
+    /// Where the others reach the peers' port.
     pub(crate) raft: u16,
+    /// Where the daemon listens for them: another port when a proxy stands in front of it.
+    pub(crate) raft_bind: u16,
 }
 
 impl Ports {
+    pub(crate) fn new(postgresql: u16, rest: u16, raft: u16) -> Self {
+        Self { postgresql, rest, raft, raft_bind: raft }
+    }
+
     pub(crate) fn any() -> Result<Self> {
-        Ok(Self { postgresql: ports::free()?, rest: ports::free()?, raft: ports::free()? })
+        Ok(Self::new(ports::free()?, ports::free()?, ports::free()?))
     }
 }
 
@@ -143,7 +150,12 @@ impl Node {
             format!("  partner_addrs:\n{partners}")
         };
         let directory = self.directory.join("raft");
-        format!("raft:\n  self_addr: {mine}\n  data_dir: {}\n{partners}", directory.display())
+        let bind = if self.ports.raft_bind == self.ports.raft {
+            String::new()
+        } else {
+            format!("  bind_addr: 127.0.0.1:{}\n", self.ports.raft_bind)
+        };
+        format!("raft:\n  self_addr: {mine}\n{bind}  data_dir: {}\n{partners}", directory.display())
     }
 
     fn witness_config(&self, common: &Common) -> String {
