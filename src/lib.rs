@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod config;
 pub mod guard;
 pub mod ha;
 pub mod metrics;

@@ -1,5 +1,6 @@
 //! The Raft group of pgherd: what the members of a cluster agree on, and how.
 
+pub mod address;
 pub mod clock;
 pub mod founding;
 pub mod group;
@@ -10,7 +11,9 @@ pub mod network;
 pub mod renewer;
 mod state_machine;
 mod store;
+pub mod telemetry;
 mod types;
+pub mod yaml;
 
 pub use group::Group;
 pub use network::PeerServer;

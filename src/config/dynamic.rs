@@ -1,0 +1,270 @@
+//! The settings which the whole cluster shares: `bootstrap.dcs` of the file, then a document in the replicated state.
+//!
+//! Owns defaults and limits, one set for both. Promises: reading always gives a usable [`Dynamic`] (a wrong value is
+//! reported and the nearest allowed or the default one stands in), so a document which got into the log can never
+//! stop a node.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use pgherd_raft::model::TTL_LIMITS_MS;
+use pgherd_raft::yaml::{Node, Place, Value};
+
+use super::problem::{Problem, Report};
+use super::quantity::Unit;
+use super::raw::Section;
+use super::validate::postgresql::{hba_lines, parameters};
+
+/// The cluster's settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dynamic {
+    /// The length of the primary's lease. Default 5 s, 2 s to 1 h.
+    pub ttl: Duration,
+    /// The longest time between two observations. Default 10 s, 1 s to 1 h.
+    pub loop_wait: Duration,
+    /// The budget of retries. Default 10 s, 1 s to 1 h.
+    pub retry_timeout: Duration,
+    /// A standby further behind than this many bytes is no candidate. Default 1 MiB.
+    pub maximum_lag_on_failover: u64,
+    /// A synchronous standby further behind than this many bytes is replaced; none: never.
+    pub maximum_lag_on_syncnode: Option<u64>,
+    /// Entries of the history to keep; none: all.
+    pub max_timelines_history: Option<u64>,
+    /// How long a primary may take to start after a crash. Default 300 s; zero: fail over at once if possible.
+    pub primary_start_timeout: Duration,
+    /// How long a primary may take to stop before it is killed, in synchronous mode; none: as long as it takes.
+    pub primary_stop_timeout: Option<Duration>,
+    /// Default off.
+    pub synchronous_mode: SynchronousMode,
+    /// Rather no writes than unreplicated ones.
+    pub synchronous_mode_strict: bool,
+    /// The wanted number of synchronous standbys. Default 1.
+    pub synchronous_node_count: u64,
+    /// Keep the primary while all members agree, though the group has no majority.
+    pub failsafe_mode: bool,
+    /// Standbys on an older timeline are no candidates.
+    pub check_timeline: bool,
+    /// How long slots of vanished members are kept. Default 30 min.
+    pub member_slots_ttl: Duration,
+    /// How long standbys hold back while the old primary's WAL still comes. Default zero.
+    pub primary_race_backoff: Duration,
+    /// Automation is off.
+    pub pause: bool,
+    /// Permanent slots as they were written: a JSON object.
+    pub slots: serde_json::Value,
+    /// Slots to leave alone as they were written: a JSON list.
+    pub ignore_slots: serde_json::Value,
+    /// The remote primary of a standby cluster as it was written: a JSON object; none: this is a cluster of its own.
+    pub standby_cluster: Option<serde_json::Value>,
+    /// The section `postgresql`.
+    pub postgresql: DynamicPostgresql,
+}
+
+/// What all nodes' PostgreSQL share.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DynamicPostgresql {
+    /// Parameters for every node.
+    pub parameters: BTreeMap<String, String>,
+    /// The whole pg_hba.conf, unless the node has its own.
+    pub pg_hba: Option<Vec<String>>,
+    /// The whole pg_ident.conf, unless the node has its own.
+    pub pg_ident: Option<Vec<String>>,
+    /// A physical slot for each member. Default true.
+    pub use_slots: bool,
+    /// Rewind a diverged former primary. Default true.
+    pub use_pg_rewind: bool,
+    /// See [`super::Postgresql::remove_data_directory_on_rewind_failure`].
+    pub remove_data_directory_on_rewind_failure: bool,
+    /// See [`super::Postgresql::remove_data_directory_on_diverged_timelines`].
+    pub remove_data_directory_on_diverged_timelines: bool,
+    /// Recovery settings for standbys.
+    pub recovery_conf: BTreeMap<String, String>,
+}
+
+/// How commits wait for standbys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SynchronousMode {
+    /// They do not.
+    Off,
+    /// For the named ones.
+    On,
+    /// For any of the named ones.
+    Quorum,
+}
+
+/// Reads a document of the replicated state.
+///
+/// The problems hold errors (refuse a change which has one) and warnings.
+pub fn parse(document: &serde_json::Value) -> (Dynamic, Vec<Problem>) {
+    let report = Report::default();
+    let node = Node::from_json(document, &Place::named("the cluster's settings"));
+    let dynamic = read(&node, "", &report);
+    (dynamic, report.into_problems())
+}
+
+impl Default for Dynamic {
+    fn default() -> Self {
+        parse(&serde_json::Value::Null).0
+    }
+}
+
+const HOUR_MS: i64 = 3_600_000;
+/// A year: nothing waits longer.
+const LONGEST_MS: i64 = 365 * 24 * HOUR_MS;
+
+fn ttl_limits() -> RangeInclusive<i64> {
+    let limit = |ms| i64::try_from(ms).unwrap_or(HOUR_MS);
+    limit(TTL_LIMITS_MS.0)..=limit(TTL_LIMITS_MS.1)
+}
+
+/// Reads the settings of a node of a tree; `path` names the node in messages.
+pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
+    let mut section = Section::top(node, path, report);
+    let s = &mut section;
+    let ttl = s.duration("ttl", ttl_limits()).unwrap_or(Duration::from_secs(5));
+    let loop_wait = s.duration("loop_wait", 1000..=HOUR_MS).unwrap_or(Duration::from_secs(10));
+    let retry_timeout = s.duration("retry_timeout", 1000..=HOUR_MS).unwrap_or(Duration::from_secs(10));
+    let start_timeout = renamed(s, "primary_start_timeout", "master_start_timeout");
+    let stop_timeout = renamed(s, "primary_stop_timeout", "master_stop_timeout");
+    let lag_on_failover = bytes(s, "maximum_lag_on_failover", 0);
+    let lag_on_syncnode = bytes(s, "maximum_lag_on_syncnode", -1);
+    let dynamic = Dynamic {
+        ttl,
+        loop_wait,
+        retry_timeout,
+        maximum_lag_on_failover: lag_on_failover.unwrap_or(1 << 20),
+        maximum_lag_on_syncnode: lag_on_syncnode.filter(|bytes| *bytes > 0),
+        max_timelines_history: count(s, "max_timelines_history", 0).filter(|count| *count > 0),
+        primary_start_timeout: start_timeout.unwrap_or(Duration::from_secs(300)),
+        primary_stop_timeout: stop_timeout.filter(|timeout| !timeout.is_zero()),
+        synchronous_mode: synchronous_mode(s),
+        synchronous_mode_strict: s.boolean("synchronous_mode_strict").unwrap_or(false),
+        synchronous_node_count: count(s, "synchronous_node_count", 1).unwrap_or(1),
+        failsafe_mode: s.boolean("failsafe_mode").unwrap_or(false),
+        check_timeline: s.boolean("check_timeline").unwrap_or(false),
+        member_slots_ttl: s.duration("member_slots_ttl", 0..=LONGEST_MS).unwrap_or(Duration::from_secs(1800)),
+        primary_race_backoff: s.duration("primary_race_backoff", 0..=HOUR_MS).unwrap_or(Duration::ZERO),
+        pause: s.boolean("pause").unwrap_or(false),
+        slots: slots(s),
+        ignore_slots: s.list("ignore_slots").map(json_list).unwrap_or_else(|| json_list(&[])),
+        standby_cluster: standby_cluster(s),
+        postgresql: postgresql(s.section("postgresql")),
+    };
+    section.close();
+    dynamic
+}
+
+/// A duration whose key had another name before Patroni 4; the present name wins.
+fn renamed(section: &mut Section<'_>, name: &str, old: &str) -> Option<Duration> {
+    let before = section.duration(old, 0..=LONGEST_MS);
+    section.duration(name, 0..=LONGEST_MS).or(before)
+}
+
+fn bytes(section: &mut Section<'_>, key: &str, least: i64) -> Option<u64> {
+    let number = section.integer(key, Unit::Bytes, least..=i64::MAX)?;
+    Some(u64::try_from(number).unwrap_or(0))
+}
+
+fn count(section: &mut Section<'_>, key: &str, least: i64) -> Option<u64> {
+    let number = section.integer(key, Unit::None, least..=i64::MAX)?;
+    u64::try_from(number).ok()
+}
+
+fn synchronous_mode(section: &mut Section<'_>) -> SynchronousMode {
+    let is_quorum = section
+        .get("synchronous_mode")
+        .is_some_and(|node| matches!(&node.value, Value::Text(text) if text.eq_ignore_ascii_case("quorum")));
+    match is_quorum {
+        true => SynchronousMode::Quorum,
+        false => match section.boolean("synchronous_mode") {
+            Some(true) => SynchronousMode::On,
+            Some(false) | None => SynchronousMode::Off,
+        },
+    }
+}
+
+/// Permanent slots, under each of the names which Patroni takes.
+fn slots(section: &mut Section<'_>) -> serde_json::Value {
+    let mut found = serde_json::Map::new();
+    for key in ["permanent_replication_slots", "permanent_slots", "slots"] {
+        let slots = section.section(key);
+        for entry in slots.entries() {
+            let is_name = (1..=63).contains(&entry.key.len())
+                && entry.key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if is_name {
+                found.insert(entry.key.clone(), entry.value.to_json());
+            } else {
+                section.report.error(
+                    &section.key(key),
+                    &entry.place,
+                    format!("{:?} is no name for a slot", super::raw::shown_key(&entry.key)),
+                    "use 1 to 63 lower case letters, digits and underscores",
+                );
+            }
+        }
+    }
+    serde_json::Value::Object(found)
+}
+
+fn json_list(nodes: &[Node]) -> serde_json::Value {
+    nodes.iter().map(Node::to_json).collect()
+}
+
+/// Patroni counts the section only when it says where the WAL comes from.
+fn standby_cluster(section: &mut Section<'_>) -> Option<serde_json::Value> {
+    let node = section.get("standby_cluster")?;
+    let mut inner = section.section("standby_cluster");
+    let says_where = ["host", "port", "restore_command"].map(|key| inner.get(key).is_some()).contains(&true);
+    (inner.is_present() && says_where).then(|| node.to_json())
+}
+
+fn postgresql(mut section: Section<'_>) -> DynamicPostgresql {
+    let dynamic = DynamicPostgresql {
+        parameters: parameters(section.section("parameters")),
+        pg_hba: hba_lines(&mut section, "pg_hba"),
+        pg_ident: section.texts("pg_ident"),
+        use_slots: section.boolean("use_slots").unwrap_or(true),
+        use_pg_rewind: section.boolean("use_pg_rewind").unwrap_or(true),
+        remove_data_directory_on_rewind_failure: section
+            .boolean("remove_data_directory_on_rewind_failure")
+            .unwrap_or(false),
+        remove_data_directory_on_diverged_timelines: section
+            .boolean("remove_data_directory_on_diverged_timelines")
+            .unwrap_or(false),
+        recovery_conf: section.scalars("recovery_conf").unwrap_or_default(),
+    };
+    section.meaningless(
+        &["listen", "connect_address", "proxy_address", "data_dir", "config_dir", "pgpass", "authentication"],
+        "is each node's own and has no effect here",
+    );
+    section.without_effect_yet(&[
+        "basebackup",
+        "bin_dir",
+        "bin_name",
+        "callbacks",
+        "create_replica_method",
+        "create_replica_methods",
+        "custom_conf",
+        "database",
+        "krbsrvname",
+        "parameters_primary",
+        "parameters_replica",
+        "parameters_standby_leader",
+        "pg_ctl_timeout",
+        "pg_hba_primary",
+        "pg_hba_replica",
+        "pg_hba_standby_leader",
+        "pre_promote",
+        "before_stop",
+        "rewind",
+        "use_unix_socket",
+        "use_unix_socket_repl",
+    ]);
+    section.close();
+    dynamic
+}
+
+#[cfg(test)]
+#[path = "dynamic_tests.rs"]
+mod tests;

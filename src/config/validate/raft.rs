@@ -1,0 +1,113 @@
+//! The section `raft`.
+
+use std::path::Path;
+
+use pgherd_raft::address::{HostPort, ListenAddress};
+
+use super::super::raw::{Section, read_address};
+use super::super::types::Raft;
+use super::{beside, place_of};
+
+/// A group of more members is not sensible, and each partner costs a connection.
+const MAX_PARTNERS: usize = 64;
+
+pub(super) fn raft(mut section: Section<'_>, data_dir: Option<&Path>) -> Option<Raft> {
+    let was_present = section.is_present();
+    let self_addr = section.address("self_addr", None);
+    let bind_addr = match section.get("bind_addr") {
+        Some(_) => section.listen("bind_addr", None),
+        None => self_addr
+            .as_ref()
+            .map(|HostPort { host, port }| ListenAddress { hosts: vec![host.clone()], port: *port }),
+    };
+    let partner_addrs = partners(&mut section);
+    let store = match section.get("data_dir") {
+        Some(_) => section.path("data_dir"),
+        None => data_dir.map(|data_dir| beside(data_dir, "-raft")),
+    };
+    let insecure = section.boolean("insecure").unwrap_or(false);
+    let password = section.secret("password");
+    if password.is_some() {
+        let place = place_of(&mut section, "password");
+        section.report.warning(
+            &section.key("password"),
+            &place,
+            "has no effect yet: the peers' port is neither encrypted nor authenticated",
+            "keep the peers' port in a network which only the cluster's nodes can reach",
+        );
+    }
+    section.meaningless(
+        &[
+            "min_timeout",
+            "max_timeout",
+            "connection_timeout",
+            "append_entries_period",
+            "connection_retry_time",
+            "leader_fallback_timeout",
+        ],
+        "has no meaning in pgherd: these times follow from ttl",
+    );
+    let has_self = section.get("self_addr").is_some();
+    if !was_present {
+        section.missing("self_addr", "add `raft: {self_addr: HOST:PORT, partner_addrs: [HOST:PORT, ...]}`");
+    } else if !has_self && partner_addrs.is_empty() {
+        section.missing(
+            "self_addr",
+            "add it, or `partner_addrs`: without both there is no group to found or join",
+        );
+    }
+    if !insecure {
+        refuse_open_network(&mut section, self_addr.as_ref(), bind_addr.as_ref(), &partner_addrs);
+    }
+    section.close();
+    Some(Raft { self_addr, bind_addr, data_dir: store?, partner_addrs, password, insecure })
+}
+
+fn partners(section: &mut Section<'_>) -> Vec<HostPort> {
+    let Some(nodes) = section.list("partner_addrs") else { return Vec::new() };
+    let path = section.key("partner_addrs");
+    let place = place_of(section, "partner_addrs");
+    if nodes.len() > MAX_PARTNERS {
+        let what = format!("has {} addresses, more than the limit of {MAX_PARTNERS}", nodes.len());
+        section.report.error(&path, &place, what, "name some members: the others are found through them");
+    }
+    let mut found: Vec<HostPort> = Vec::new();
+    for (index, node) in nodes.iter().enumerate().take(MAX_PARTNERS) {
+        let Some(address) = read_address(section.report, &format!("{path}[{index}]"), node, None) else {
+            continue;
+        };
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    found
+}
+
+/// Until peers prove who they are, whoever reaches the port can vote and grant the lease.
+fn refuse_open_network(
+    section: &mut Section<'_>,
+    self_addr: Option<&HostPort>,
+    bind_addr: Option<&ListenAddress>,
+    partners: &[HostPort],
+) {
+    let open_bind = bind_addr.is_some_and(|bind| {
+        bind.is_wildcard() || bind.hosts.iter().any(|host| !pgherd_raft::address::is_loopback(host))
+    });
+    let key = if self_addr.is_some_and(|address| !address.is_loopback()) {
+        "self_addr"
+    } else if open_bind {
+        "bind_addr"
+    } else if partners.iter().any(|address| !address.is_loopback()) {
+        "partner_addrs"
+    } else {
+        return;
+    };
+    let place = place_of(section, key);
+    section.report.error(
+        &section.key(key),
+        &place,
+        "is not a loopback address, and the peers' port is not secured yet: whoever reaches it can take part in \
+         the group and decide who is primary",
+        "add `insecure: true` below `raft` if only the cluster's nodes can reach this network, or use 127.0.0.1",
+    );
+}
