@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgherd_raft::lease::BootTime;
+use pgherd_raft::model::{Epoch, Session};
 use serde::{Deserialize, Serialize};
 
 use crate::ha::Process;
@@ -98,4 +99,74 @@ pub struct Status {
     pub took: Duration,
     /// What the guard could not get from the system, a sentence each.
     pub warnings: Vec<String>,
+}
+
+/// What the daemon asks. One connection a request, except for [`Request::Attach`], which stays open.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// Take charge. The connection then carries [`Push`]es; its end is the daemon's.
+    Attach,
+    /// Set the deadline.
+    Arm {
+        /// The lease's epoch.
+        epoch: Epoch,
+        /// When PostgreSQL must be silent.
+        deadline: BootTime,
+        /// No deadline may be further away than this.
+        ttl: Duration,
+    },
+    /// Void the deadline.
+    Disarm,
+    /// Start the postmaster.
+    Start(StartRequest),
+    /// Look for a postmaster.
+    Adopt,
+    /// Send a signal to the postmaster.
+    Signal(PostmasterSignal),
+    /// Kill everything now.
+    Kill,
+    /// Look at the machine's processes.
+    Status,
+}
+
+/// A request on its way.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Envelope {
+    /// [`super::page::VERSION`] of the daemon.
+    pub(super) version: u64,
+    /// Which daemon asks; only the one in charge may.
+    pub(super) attachment: u64,
+    /// What it asks.
+    pub(super) request: Request,
+}
+
+/// What the guard answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// In charge now.
+    Attached {
+        /// The number of the daemon in charge.
+        attachment: u64,
+        /// The guard's life.
+        session: Session,
+        /// What the guard could not get from the system.
+        warnings: Vec<String>,
+    },
+    /// It is done.
+    Done,
+    /// The postmaster runs.
+    Postmaster(Option<u32>),
+    /// What was seen.
+    Status(Status),
+    /// It was not done, and why.
+    Refused(String),
+}
+
+/// What the guard says without being asked, on the connection of the daemon in charge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Push {
+    /// The page has changed: look at it.
+    Changed,
+    /// Something for the daemon's log.
+    Note(String),
 }

@@ -11,10 +11,20 @@
 //! never touch the file system of the data directory on the way there, never signal a process by a bare number which
 //! might have a new owner, and never believe that PostgreSQL is gone before it has looked.
 
+mod clock;
 mod error;
+mod expiry;
 mod handle;
+mod hardening;
 mod message;
+mod page;
+mod place;
+mod postmaster;
 mod process;
+mod procfs;
+mod server;
+mod supervisor;
+mod watch;
 
 pub use error::GuardError;
 pub use handle::{Deadline, ExtendError, Guard};
