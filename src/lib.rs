@@ -15,6 +15,7 @@
 pub mod agent;
 pub mod api;
 pub mod config;
+pub mod daemon;
 pub mod guard;
 pub mod ha;
 pub mod metrics;

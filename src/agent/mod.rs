@@ -1,3 +1,255 @@
-//! The one loop that acts: observe, decide, act; and the value which it publishes.
+//! The loop: observe, decide, act. The only place which changes PostgreSQL, proposes, or arms the guard.
+//!
+//! An event (a changed record, a dead postmaster, a won licence, an ended action, a request) wakes the loop; the time
+//! between observations is only the fallback. What is slow never stops the loop: long actions and proposals run as
+//! tasks which the agent owns, one long action at a time. Writing ends at the deadline whatever this loop does: that is
+//! the guard's business, see [`crate::guard`].
 
+mod act;
+pub mod clock;
+mod jobs;
+mod licence;
+mod observe;
+mod policy;
+mod postmaster;
 pub mod view;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use pgherd_raft::Group;
+use pgherd_raft::group::{GroupView, Phase};
+use pgherd_raft::lease::BootTime;
+use pgherd_raft::model::{Epoch, Incarnation, Member, MemberId};
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+use crate::ha::{self, Closes, Decision, Observation, PostgresFacts, Rule};
+use crate::postgres::Postgres;
+
+use jobs::{Jobs, Proposals};
+pub use licence::{GuardSlot, RenewerSlot};
+pub use policy::PolicySource;
+pub use postmaster::GuardedPostmaster;
+use view::View;
+
+/// The longest time between observations, whatever `loop_wait` says: reports of positions must stay young.
+const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
+/// How long a clean stop goes on trying to give the lease back once PostgreSQL is stopped.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the agent works with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The consensus.
+    pub group: Group,
+    /// The local PostgreSQL.
+    pub postgres: Arc<Postgres>,
+    /// The local guard, shared with the postmaster adapter.
+    pub guard: Arc<GuardSlot>,
+    /// The present renewer, shared with the API.
+    pub renewer: Arc<RenewerSlot>,
+    /// This node as its configuration describes it.
+    pub member: Member,
+    /// The cluster's name.
+    pub scope: String,
+    /// PostgreSQL's data directory.
+    pub data_dir: PathBuf,
+    /// This program: the guard is started from it.
+    pub exe: PathBuf,
+    /// The settings as decisions need them.
+    pub policy: PolicySource,
+}
+
+/// Why the agent ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to, and PostgreSQL is stopped.
+    Stopped,
+    /// It cannot go on; a sentence with the cure.
+    Fatal(String),
+}
+
+/// The agent's state: handles, and what is under way.
+#[derive(Debug)]
+pub struct Agent {
+    parts: Parts,
+    me: MemberId,
+    incarnation: Incarnation,
+    jobs: Jobs,
+    proposals: Proposals,
+    closing: act::Closing,
+    closes: Option<(Closes, BootTime)>,
+    last_postgres: Option<(PostgresFacts, BootTime)>,
+    wake: Arc<Notify>,
+    logged: String,
+    views: Option<watch::Sender<Arc<View>>>,
+    consensus_seen: Option<SystemTime>,
+    shutting_down_since: Option<BootTime>,
+}
+
+impl Agent {
+    /// An agent and the receiver of what it publishes, beginning with a first look at everything.
+    pub async fn new(parts: Parts, incarnation: Incarnation) -> (Self, watch::Receiver<Arc<View>>) {
+        let me = parts.group.id();
+        let wake = Arc::new(Notify::new());
+        let mut agent = Self {
+            parts,
+            me,
+            incarnation,
+            jobs: Jobs::new(Arc::clone(&wake)),
+            proposals: Proposals::new(Arc::clone(&wake)),
+            closing: act::Closing::new(Arc::clone(&wake)),
+            closes: None,
+            last_postgres: None,
+            wake,
+            logged: String::new(),
+            views: None,
+            consensus_seen: None,
+            shutting_down_since: None,
+        };
+        let observation = agent.observe().await;
+        let decision = ha::decide(&observation);
+        let (views, receiver) = watch::channel(agent.view(&observation, &decision));
+        agent.views = Some(views);
+        (agent, receiver)
+    }
+
+    /// Wakes the loop: something changed that it cannot see by itself.
+    pub fn waker(&self) -> Arc<Notify> {
+        Arc::clone(&self.wake)
+    }
+
+    /// Runs until `stop` says so and PostgreSQL is stopped, or until it cannot go on.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Ended {
+        let mut changes = self.parts.group.watch();
+        let ended = loop {
+            changes.mark_unchanged();
+            if let Some(fatal) = fatal_phase(&changes.borrow()) {
+                break Ended::Fatal(fatal);
+            }
+            if *stop.borrow() && self.shutting_down_since.is_none() {
+                self.shutting_down_since = Some(clock::now());
+            }
+            self.ensure_guard().await;
+            self.follow_settings().await;
+            let observation = self.observe().await;
+            let decision = ha::decide(&observation);
+            self.log(&decision);
+            self.publish(&observation, &decision);
+            if let Some(ended) = self.is_over(&observation, &decision) {
+                break ended;
+            }
+            self.act(&observation, &decision).await;
+            let pause = decision.wake_in.min(OBSERVE_AT_LEAST_EACH);
+            self.wait(pause, &mut changes, &mut stop).await;
+        };
+        self.jobs.cancel().await;
+        self.parts.renewer.end();
+        ended
+    }
+
+    async fn wait(
+        &self,
+        pause: Duration,
+        changes: &mut watch::Receiver<Arc<GroupView>>,
+        stop: &mut watch::Receiver<bool>,
+    ) {
+        let guard = self.parts.guard.get();
+        let guard_news = async {
+            match guard {
+                Some(guard) => guard.watch().changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let stopping = self.shutting_down_since.is_some();
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.wake.notified() => {}
+            _ = changes.changed() => {}
+            _ = guard_news => {}
+            _ = stop.changed(), if !stopping => {}
+        }
+    }
+
+    fn is_over(&self, observation: &Observation, decision: &Decision) -> Option<Ended> {
+        if decision.rule == Rule::OtherSystem {
+            return Some(Ended::Fatal(decision.because.clone()));
+        }
+        let since = self.shutting_down_since?;
+        let waited_long = observation.now.since(since) > RELEASE_PATIENCE;
+        let is_done = matches!(decision.rule, Rule::ShutDownDone | Rule::ForeignDataDir);
+        let gives_back =
+            matches!(decision.rule, Rule::ShutDownRelease | Rule::ShutDownHandOver | Rule::GivenUpEpoch);
+        if gives_back && waited_long {
+            warn!("the lease could not be given back: {}; it will expire by itself", decision.because);
+        }
+        (is_done || gives_back && waited_long).then_some(Ended::Stopped)
+    }
+
+    /// Logs a decision when it differs from the last one in more than its numbers.
+    fn log(&mut self, decision: &Decision) {
+        let words = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+        let waiting = decision.waiting_for.as_deref().unwrap_or_default();
+        let line = format!("{:?} {} {}", decision.rule, words(&decision.because), words(waiting));
+        if line == self.logged {
+            return;
+        }
+        self.logged = line;
+        let actions = decision.actions.len();
+        match &decision.waiting_for {
+            Some(waiting) => info!("{} (rule {:?}, waiting for {waiting})", decision.because, decision.rule),
+            None if actions == 0 => info!("{}", decision.because),
+            None => info!("{} (rule {:?})", decision.because, decision.rule),
+        }
+    }
+
+    fn publish(&mut self, observation: &Observation, decision: &Decision) {
+        let mut report = ha::own_report(observation);
+        decision.state.as_str().clone_into(&mut report.state);
+        match serde_json::to_vec(&report) {
+            Ok(bytes) => self.parts.group.publish_report(bytes),
+            Err(error) => warn!("this node's report cannot be written: {error}"),
+        }
+        if observation.consensus.raft_leader.is_some() {
+            self.consensus_seen = Some(clock::wall());
+        }
+        let view = self.view(observation, decision);
+        if let Some(views) = &self.views {
+            views.send_replace(view);
+        }
+    }
+
+    fn view(&self, observation: &Observation, decision: &Decision) -> Arc<View> {
+        Arc::new(View {
+            scope: self.parts.scope.clone(),
+            member: self.parts.member.clone(),
+            observation: observation.clone(),
+            decision: decision.clone(),
+            consensus_seen: self.consensus_seen,
+        })
+    }
+
+    /// The cluster's settings changed: PostgreSQL's configuration follows. A server that cannot be reloaded now takes
+    /// it with its next start.
+    async fn follow_settings(&mut self) {
+        let settings = self.parts.group.watch().borrow().state.settings.clone();
+        if self.parts.policy.take(&settings)
+            && let Err(error) = self.parts.postgres.reconfigure(self.parts.policy.postgres()).await
+        {
+            warn!("PostgreSQL's configuration was not changed: {}", jobs::chain(&error));
+        }
+    }
+
+    fn given_up(&self) -> Epoch {
+        self.parts.group.given_up()
+    }
+}
+
+fn fatal_phase(view: &GroupView) -> Option<String> {
+    match &view.phase {
+        Phase::Refused(why) | Phase::Failed(why) => Some(why.clone()),
+        Phase::Founding { .. } | Phase::Joining { .. } | Phase::Member => None,
+    }
+}

@@ -21,7 +21,7 @@ pub fn decide(o: &Observation) -> Decision {
         return decision;
     }
     if o.cluster.group.is_none() {
-        return no_group(o);
+        return if o.shutting_down { shutdown::decide(o) } else { no_group(o) };
     }
     if let Some(decision) = guard_missing(o).or_else(|| wrong_data(o)) {
         return decision;
@@ -78,9 +78,8 @@ fn without_a_licence_nobody_writes(o: &Observation) -> Option<Decision> {
 }
 
 fn no_group(o: &Observation) -> Decision {
-    let state = if o.shutting_down { State::Stopping } else { State::Waiting };
     let because = "this node belongs to no Raft group yet";
-    Decision::new(state, Rule::NoGroup, because, o.policy.loop_wait)
+    Decision::new(State::Waiting, Rule::NoGroup, because, o.policy.loop_wait)
         .wait("the group to be founded, or to let this node in")
 }
 

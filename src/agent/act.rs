@@ -1,0 +1,175 @@
+//! Performs a decision's actions in order. The first one that fails ends the sequence: what is left is decided anew
+//! from the next observation.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_raft::clock;
+use pgherd_raft::lease::{CloseRequest, CloseVerdict};
+use pgherd_raft::model::{Epoch, MemberId};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tracing::{debug, warn};
+
+use super::Agent;
+use super::jobs::chain;
+use crate::ha::{Action, Closes, Decision, GuardAction, LeaseAction, Observation, PgAction};
+
+/// A voter which has not answered a close after this time is asked again.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(400);
+/// How long fresh reports are waited for: a silent member counts as unknown.
+const REPORT_PATIENCE: Duration = Duration::from_millis(200);
+/// A short action on PostgreSQL may take this long.
+const SHORT_ACTION: Duration = Duration::from_secs(2);
+
+impl Agent {
+    pub(super) async fn act(&mut self, observation: &Observation, decision: &Decision) {
+        for action in &decision.actions {
+            if let Err(why) = self.perform(observation, action).await {
+                warn!("{why} (rule {:?})", decision.rule);
+                return;
+            }
+        }
+    }
+
+    async fn perform(&mut self, o: &Observation, action: &Action) -> Result<(), String> {
+        match action {
+            Action::Propose(command) => {
+                self.proposals.propose(&self.parts.group, command);
+                Ok(())
+            }
+            Action::Postgres(action) => self.on_postgres(o, action).await,
+            Action::Guard(action) => self.on_guard(o, *action).await,
+            Action::Lease(LeaseAction::GiveUp { epoch }) => self.give_up(*epoch).await,
+            Action::Lease(LeaseAction::Close { epoch, voters, for_real }) => {
+                let group = self.parts.group.clone();
+                self.closing.ask(&group, self.me, *epoch, voters, *for_real);
+                Ok(())
+            }
+            Action::AskPeers => {
+                self.parts.group.ask_reports(REPORT_PATIENCE).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn on_postgres(&mut self, o: &Observation, action: &PgAction) -> Result<(), String> {
+        if action.job().is_some() {
+            self.jobs.start(&self.parts.postgres, action, o.cluster.lease.epoch).await;
+            return Ok(());
+        }
+        let done = tokio::time::timeout(SHORT_ACTION, self.parts.postgres.perform(action)).await;
+        match done {
+            Ok(result) => result.map_err(|error| chain(&error)),
+            Err(_) => {
+                Err(format!("PostgreSQL did not answer within {} s to {action:?}", SHORT_ACTION.as_secs()))
+            }
+        }
+    }
+
+    async fn on_guard(&mut self, o: &Observation, action: GuardAction) -> Result<(), String> {
+        let guard = || self.parts.guard.get().ok_or_else(|| "there is no guard".to_owned());
+        match action {
+            GuardAction::Ensure => {
+                self.replace_guard().await;
+                Ok(())
+            }
+            GuardAction::Disarm => guard()?.disarm().await.map_err(|error| chain(&error)),
+            GuardAction::Arm { epoch } => {
+                let facts = self.parts.renewer.facts();
+                let licence = facts
+                    .licence
+                    .filter(|licence| licence.epoch == epoch && licence.deadline > clock::now())
+                    .ok_or_else(|| format!("there is no licence of epoch {epoch} to arm the guard with"))?;
+                let ttl_ms = o.cluster.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
+                let ttl = Duration::from_millis(ttl_ms);
+                guard()?.arm(epoch, licence.deadline, ttl).await.map_err(|error| chain(&error))
+            }
+        }
+    }
+
+    /// In this order: nothing of the epoch is sent or counted any more, then that is made durable.
+    async fn give_up(&mut self, epoch: Epoch) -> Result<(), String> {
+        self.parts.renewer.give_up(epoch);
+        self.parts.group.record_given_up(epoch).await.map_err(|error| chain(&error))
+    }
+
+    /// Takes in the answers of the voters. Closes accumulate, since they are durable; the other answers do not.
+    pub(super) fn collect_closes(&mut self) {
+        let Some(new) = self.closing.answers() else { return };
+        let mut closed = new.closed.clone();
+        if let Some((old, _)) = self.closes.as_ref().filter(|(old, _)| old.epoch == new.epoch) {
+            closed.extend(old.closed.iter().copied());
+        }
+        debug!("closes of epoch {}: would {:?}, closed {closed:?}", new.epoch, new.would);
+        self.closes = Some((Closes { closed, ..new }, clock::now()));
+    }
+}
+
+/// The question to the voters, one round at a time.
+#[derive(Debug)]
+pub(super) struct Closing {
+    round: JoinSet<Closes>,
+    wake: Arc<Notify>,
+}
+
+impl Closing {
+    pub(super) fn new(wake: Arc<Notify>) -> Self {
+        Self { round: JoinSet::new(), wake }
+    }
+
+    fn ask(
+        &mut self,
+        group: &pgherd_raft::Group,
+        candidate: MemberId,
+        epoch: Epoch,
+        voters: &BTreeSet<MemberId>,
+        for_real: bool,
+    ) {
+        if !self.round.is_empty() {
+            return;
+        }
+        let (group, voters, wake) = (group.clone(), voters.clone(), Arc::clone(&self.wake));
+        self.round.spawn(async move {
+            let mut asked = JoinSet::new();
+            for voter in voters {
+                let group = group.clone();
+                asked.spawn(async move {
+                    let request = CloseRequest { candidate, epoch, for_real };
+                    let answer = tokio::time::timeout(CLOSE_PATIENCE, group.ask_close(voter, request)).await;
+                    (voter, answer)
+                });
+            }
+            let mut closes = Closes { epoch, ..Closes::default() };
+            let all = asked.len();
+            // A majority is enough: a dead voter must not cost its whole time-out.
+            while (closes.would.len() + closes.closed.len()) * 2 <= all
+                && let Some(joined) = asked.join_next().await
+            {
+                match joined {
+                    Ok((voter, Ok(Ok(CloseVerdict::Closed)))) => {
+                        closes.closed.insert(voter);
+                    }
+                    Ok((voter, Ok(Ok(CloseVerdict::Would)))) => {
+                        closes.would.insert(voter);
+                    }
+                    Ok((voter, answer)) => debug!("voter {voter} on closing epoch {epoch}: {answer:?}"),
+                    Err(broken) => warn!("asking a voter broke: {broken}"),
+                }
+            }
+            wake.notify_one();
+            closes
+        });
+    }
+
+    fn answers(&mut self) -> Option<Closes> {
+        match self.round.try_join_next()? {
+            Ok(closes) => Some(closes),
+            Err(broken) => {
+                warn!("asking the voters broke: {broken}");
+                None
+            }
+        }
+    }
+}

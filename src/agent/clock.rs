@@ -1,0 +1,3 @@
+//! The clocks, for the shell around the pure layers.
+
+pub use pgherd_raft::clock::{now, wall};

@@ -1,0 +1,175 @@
+//! Gathers an [`Observation`]. A late answer is unknown, not an error.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pgherd_raft::group::{GroupView, Phase};
+use pgherd_raft::lease::{BootTime, Holder};
+use pgherd_raft::model::{ClusterState, Lease, MemberId, MemberKind};
+use pgherd_raft::{Renewer, clock};
+use tracing::{info, warn};
+
+use super::Agent;
+use super::licence::ExtendGuard;
+use crate::guard::Guard;
+use crate::ha::{
+    Closes, Consensus, DataDir, Fact, GuardFacts, LeaseFacts, MemberReport, Observation, PostgresFacts,
+};
+
+/// The local PostgreSQL is given this long to show itself; its parts have shorter limits of their own.
+const POSTGRES_PATIENCE: Duration = Duration::from_millis(1000);
+
+impl Agent {
+    /// Sees to it that there is a guard, and a renewer for its session.
+    pub(super) async fn ensure_guard(&mut self) {
+        if self.parts.guard.get().is_some_and(|guard| guard.watch().borrow().is_alive) {
+            return;
+        }
+        self.replace_guard().await;
+    }
+
+    /// Attaches to the living guard, or starts one. The renewer of an earlier session ends first: it must not extend a
+    /// deadline of another life.
+    pub(super) async fn replace_guard(&mut self) {
+        self.parts.renewer.end();
+        self.parts.guard.set(None);
+        let guard = match Guard::ensure(&self.parts.data_dir, &self.parts.exe).await {
+            Ok(guard) => guard,
+            Err(error) => {
+                warn!("no guard: {}", super::jobs::chain(&error));
+                return;
+            }
+        };
+        for warning in guard.warnings() {
+            warn!("guard: {warning}");
+        }
+        info!("the guard's session is {}", guard.session());
+        let holder = Holder::new(self.me, guard.session(), self.incarnation, self.given_up());
+        self.parts.guard.set(Some(guard));
+        let slot = std::sync::Arc::clone(&self.parts.guard);
+        let sink = ExtendGuard { slot, wake: std::sync::Arc::clone(&self.wake), last: None };
+        match Renewer::start(&self.parts.group, holder, Box::new(sink)) {
+            Ok(renewer) => self.parts.renewer.set(renewer),
+            Err(error) => warn!("the renewal thread did not start: {error}"),
+        }
+    }
+
+    /// Looks at everything. The replicated state is read last, so that it is the youngest.
+    pub(super) async fn observe(&mut self) -> Observation {
+        self.jobs.collect();
+        self.collect_closes();
+        let postgres = self.observe_postgres().await;
+        let view = std::sync::Arc::clone(&self.parts.group.watch().borrow());
+        let now = clock::now();
+        let policy = self.parts.policy.policy();
+        Observation {
+            now,
+            me: self.me,
+            consensus: Consensus {
+                is_raft_leader: view.raft.is_raft_leader,
+                raft_leader: view.raft.raft_leader,
+                term: view.raft.term,
+                voters: view.raft.voters.clone(),
+            },
+            lease: self.lease_facts(now),
+            guard: self.guard_facts(),
+            postgres,
+            peers: self.peers(&view.state.members, now),
+            job: self.jobs.job(now),
+            finished: self.jobs.finished(now),
+            shutting_down: self.shutting_down_since.is_some(),
+            policy,
+            cluster: state_to_decide_on(&view),
+        }
+    }
+
+    async fn observe_postgres(&mut self) -> PostgresFacts {
+        let before = clock::now();
+        if let Ok(facts) = tokio::time::timeout(POSTGRES_PATIENCE, self.parts.postgres.observe()).await {
+            self.last_postgres = Some((facts.clone(), before));
+            return facts;
+        }
+        let why = "PostgreSQL's files and processes could not be looked at in time";
+        match &self.last_postgres {
+            Some((facts, at)) => aged(facts.clone(), before.since(*at)),
+            None => nothing_known(why),
+        }
+    }
+
+    fn lease_facts(&self, now: BootTime) -> LeaseFacts {
+        let renewer = self.parts.renewer.facts();
+        LeaseFacts {
+            licence: renewer.licence,
+            disputed: renewer.disputed,
+            given_up: self.given_up(),
+            quiet_for: self.parts.group.quiet_for(now),
+            answering: renewer.answering,
+            closes: self.closes.as_ref().map(|(closes, at)| Closes { age: now.since(*at), ..closes.clone() }),
+        }
+    }
+
+    fn guard_facts(&self) -> Fact<GuardFacts> {
+        match self.parts.guard.get() {
+            Some(guard) if !self.parts.renewer.is_empty() => guard.facts(),
+            Some(_) => Fact::Unknown("the renewal thread does not run".to_owned()),
+            None => Fact::Unknown("the guard process could not be started".to_owned()),
+        }
+    }
+
+    fn peers(
+        &self,
+        members: &BTreeMap<MemberId, pgherd_raft::model::Member>,
+        now: BootTime,
+    ) -> BTreeMap<MemberId, Fact<MemberReport>> {
+        let received = self.parts.group.reports();
+        let data = members.iter().filter(|(id, member)| **id != self.me && member.kind == MemberKind::Data);
+        data.map(|(id, _)| {
+            let fact = match received.get(id) {
+                Some(report) => match serde_json::from_slice(&report.bytes) {
+                    Ok(value) => Fact::Known { value, age: now.since(report.at) },
+                    Err(error) => Fact::Unknown(format!("its report cannot be read: {error}")),
+                },
+                None => Fact::Unknown("no report yet".to_owned()),
+            };
+            (*id, fact)
+        })
+        .collect()
+    }
+}
+
+/// The replicated state, once this node takes part. Before, what it has applied may be long out of date, and a lease
+/// read from it would be a wrong reason to stop a primary: the guard alone watches over one that runs.
+fn state_to_decide_on(view: &GroupView) -> ClusterState {
+    match view.phase {
+        Phase::Member => view.state.clone(),
+        Phase::Founding { .. } | Phase::Joining { .. } | Phase::Refused(_) | Phase::Failed(_) => {
+            ClusterState { group: None, lease: Lease::default(), ..view.state.clone() }
+        }
+    }
+}
+
+/// Nothing was seen yet: a data directory that cannot be looked at is not empty.
+fn nothing_known(why: &str) -> PostgresFacts {
+    PostgresFacts {
+        data_dir: DataDir::Initialised { has_backup_label: false, has_standby_signal: false },
+        control: Fact::Unknown(why.to_owned()),
+        process: Fact::Unknown(why.to_owned()),
+        server: Fact::Unknown(why.to_owned()),
+        configured_upstream: None,
+        history: Vec::new(),
+        has_old_data: false,
+    }
+}
+
+/// The last facts, as old as they are by now.
+fn aged(mut facts: PostgresFacts, by: Duration) -> PostgresFacts {
+    fn older<T>(fact: &mut Fact<T>, by: Duration) {
+        if let Fact::Known { age, .. } = fact {
+            *age = age.saturating_add(by);
+        }
+    }
+    older(&mut facts.control, by);
+    older(&mut facts.process, by);
+    older(&mut facts.server, by);
+    facts
+}

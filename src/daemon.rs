@@ -1,0 +1,166 @@
+//! The daemon: wires configuration, consensus, PostgreSQL, guard, agent and API together, and takes them down again.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
+use pgherd_raft::model::{Incarnation, Member, MemberKind, PostgresAddr};
+use pgherd_raft::{Group, PeerServer};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::agent::{Agent, Ended, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot};
+use crate::api::{self, ApiState};
+use crate::config::Config;
+use crate::postgres::{Postgres, Postmaster};
+
+/// How long a clean stop tries to give the vote back.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until it is asked to end, or cannot go on.
+///
+/// # Errors
+/// What stands in the way, with the cure; nothing is left half done.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let config = Arc::new(config);
+    let member = member(&config)?;
+    ensure_data_dir(&config.postgresql.data_dir)?;
+    let guard = Arc::new(GuardSlot::default());
+    let renewer = Arc::new(RenewerSlot::default());
+    let postmaster = Arc::new(GuardedPostmaster::new(Arc::clone(&guard)));
+    let any_major = PolicySource::new(Arc::clone(&config), 0).postgres();
+    let major = Postgres::new(any_major, Arc::clone(&postmaster) as Arc<dyn Postmaster>).check().await?;
+    let policy = PolicySource::new(Arc::clone(&config), major);
+    let postgres = Arc::new(Postgres::new(policy.postgres(), postmaster));
+    let api_addr = config.restapi.listen.to_string();
+    ensure_free(&config)?;
+    let server = PeerServer::bind(&bind_addr(&config)?).await?;
+    let group = Group::start(&server, group_config(&config, &member)).await?;
+    info!("this is {} of {}, node id {}", config.name, config.scope, group.id());
+    let parts = Parts {
+        group: group.clone(),
+        postgres,
+        guard,
+        renewer: Arc::clone(&renewer),
+        member,
+        scope: config.scope.clone(),
+        data_dir: config.postgresql.data_dir.clone(),
+        exe: std::env::current_exe().context("cannot find this program's own file")?,
+        policy,
+    };
+    let (agent, view) = Agent::new(parts, incarnation()?).await;
+    let state = ApiState {
+        view,
+        renewer: Arc::new(move || renewer.facts()),
+        intents: Arc::new(group.clone()),
+        credentials: config
+            .restapi
+            .authentication
+            .as_ref()
+            .map(|basic| api::Credentials::new(&basic.username, basic.password.expose())),
+    };
+    let api = api::serve(&api_addr, state)?;
+    let (stop, stopping) = watch::channel(false);
+    let mut signals = JoinSet::new();
+    signals.spawn(wait_for_signals(stop));
+    let ended = agent.run(stopping).await;
+    let is_member = matches!(group.watch().borrow().phase, Phase::Member);
+    if is_member && let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await {
+        warn!("this node keeps its vote while it is down: {why}");
+    }
+    drop(api);
+    group.shutdown().await;
+    server.shutdown().await;
+    signals.shutdown().await;
+    match ended {
+        Ended::Stopped => {
+            info!("stopped");
+            Ok(())
+        }
+        Ended::Fatal(why) => bail!("{why}"),
+    }
+}
+
+async fn wait_for_signals(stop: watch::Sender<bool>) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        warn!("signals cannot be received: stop this daemon over its REST API, or by SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => info!("received SIGTERM: stopping"),
+        _ = interrupt.recv() => info!("received SIGINT: stopping"),
+    }
+    stop.send_replace(true);
+    std::future::pending().await
+}
+
+fn incarnation() -> anyhow::Result<Incarnation> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .context("cannot get random bytes from the system")?;
+    Ok(Incarnation(u64::from_ne_bytes(bytes)))
+}
+
+/// The guard names its page by the canonical path, so the directory must be there before the first initdb or copy.
+fn ensure_data_dir(path: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
+        format!(
+            "cannot create the data directory {}: check postgresql.data_dir and who owns it",
+            path.display()
+        )
+    })
+}
+
+/// A port in use must be noticed before this node joins a group.
+fn ensure_free(config: &Config) -> anyhow::Result<()> {
+    for socket in config.restapi.listen.sockets() {
+        if let Err(error) = std::net::TcpListener::bind(&socket)
+            && error.kind() == std::io::ErrorKind::AddrInUse
+        {
+            return Err(api::ApiError::PortInUse { addr: socket }.into());
+        }
+    }
+    Ok(())
+}
+
+fn self_addr(config: &Config) -> anyhow::Result<String> {
+    config.raft.self_addr.as_ref().map(ToString::to_string).context(
+        "raft.self_addr is missing: set it to HOST:PORT, where the other members reach this one's peers' port",
+    )
+}
+
+fn bind_addr(config: &Config) -> anyhow::Result<String> {
+    match config.raft.bind_addr.as_ref().and_then(|listen| listen.sockets().into_iter().next()) {
+        Some(socket) => Ok(socket),
+        None => self_addr(config),
+    }
+}
+
+fn member(config: &Config) -> anyhow::Result<Member> {
+    let postgres = &config.postgresql.connect_address;
+    Ok(Member {
+        name: config.name.clone(),
+        kind: MemberKind::Data,
+        raft_addr: self_addr(config)?,
+        api_url: Some(format!("http://{}", config.restapi.connect_address)),
+        postgres: Some(PostgresAddr { host: postgres.host.clone(), port: postgres.port }),
+        tags: config.tags.clone(),
+    })
+}
+
+fn group_config(config: &Config, member: &Member) -> GroupConfig {
+    GroupConfig {
+        scope: config.scope.clone(),
+        member: member.clone(),
+        partner_addrs: config.raft.partner_addrs.iter().map(ToString::to_string).collect(),
+        data_dir: config.raft.data_dir.clone(),
+        timing: Timing::default(),
+    }
+}
