@@ -34,6 +34,8 @@ pub struct Promise {
     pub coordinator: MemberId,
     /// Where the coordinator is reached.
     pub coordinator_addr: String,
+    /// All addresses which the coordinator knew to be listed when it asked.
+    pub listed: Vec<String>,
     /// Only in the coordinator's own store: the founders, once it has decided to initialise. It can never cancel
     /// after that; a restart initialises again with the same founders.
     pub sealed: Option<Vec<(MemberId, Member)>>,
@@ -71,6 +73,8 @@ pub struct PromiseRequest {
     pub founding: GroupId,
     /// Who coordinates it.
     pub coordinator: Identity,
+    /// All addresses which the coordinator knows to be listed.
+    pub listed: Vec<String>,
 }
 
 /// The answer to a [`PromiseRequest`].
@@ -94,9 +98,9 @@ pub enum PromiseVerdict {
         /// The partners which its configuration lists.
         partners: Vec<String>,
     },
-    /// Not before it has looked at all of its own partners once; ask again.
+    /// Not now: it is about to end, or the asker may not coordinate.
     NotYet,
-    /// It, or a partner which it sees, is promised to another founding.
+    /// It is promised to another founding.
     Elsewhere {
         /// The coordinator's address of that founding.
         coordinator_addr: String,
