@@ -33,9 +33,7 @@ pub(crate) async fn run() -> Result<()> {
     let mut watched = Vec::new();
     for node in &cluster.nodes {
         for process in processes::of_node(&node.directory) {
-            let is_ours = process.command.contains("pgherd") && !process.command.starts_with("postgres:");
-            let is_server = process.command.contains("/postgres ");
-            if is_ours && !is_server {
+            if process.program.starts_with("pgherd") {
                 let is_guard = node.daemon_pid() != Some(process.pid);
                 let name = if is_guard { format!("{} (guard)", node.name) } else { node.name.clone() };
                 watched.push(Watched { name, pid: process.pid, before: Counters::of(process.pid)? });

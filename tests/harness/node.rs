@@ -233,7 +233,6 @@ postgresql:
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.directory)
             .env("RUST_BACKTRACE", "1")
-            .env(processes::MARK, &self.directory)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

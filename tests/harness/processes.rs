@@ -1,41 +1,47 @@
 //! The processes of a node, found in /proc: the daemon, its guard, the postmaster and all its children.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::Result;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Set in the environment of everything that a node starts.
-pub(crate) const MARK: &str = "PGHERD_TEST_NODE";
+/// Programs that a node runs, or that a node's programs run.
+const PROGRAMS: &[&str] =
+    &["pgherd", "pgherd-witness", "postgres", "initdb", "pg_basebackup", "pg_rewind", "pg_ctl"];
 
 /// A process that belongs to a node.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) pid: i32,
+    /// The file name of its executable.
+    pub(crate) program: String,
     pub(crate) command: String,
 }
 
-/// All living processes of the node with this directory. PostgreSQL's overwrite their environment with the process
-/// title, so they are known by their working directory, the data directory. Zombies show neither and count as gone.
+/// All living processes of the node with this directory: those which work inside it, as PostgreSQL's do whatever
+/// title they show, and our programs which were told a path inside it, as the guard. Zombies show neither and count as
+/// gone.
 pub(crate) fn of_node(directory: &Path) -> Vec<Found> {
-    let mark = format!("{MARK}={}", directory.display());
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir("/proc") else { return found };
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let place = entry.path();
+        let program = fs::read_link(place.join("exe")).unwrap_or_default();
+        let program = program.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !PROGRAMS.contains(&program) {
+            continue;
+        }
+        let raw = fs::read(place.join("cmdline")).unwrap_or_default();
         let is_inside = fs::read_link(place.join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory));
-        let is_marked = || {
-            let environment = fs::read(place.join("environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
-        };
-        if is_inside || is_marked() {
-            let raw = fs::read(place.join("cmdline")).unwrap_or_default();
+        let mut arguments =
+            raw.split(|byte| *byte == 0).map(|argument| Path::new(OsStr::from_bytes(argument)));
+        if is_inside || arguments.any(|argument| argument.starts_with(directory)) {
             let command = String::from_utf8_lossy(&raw).replace('\0', " ").trim_end().to_owned();
-            if !command.is_empty() {
-                found.push(Found { pid, command });
-            }
+            found.push(Found { pid, program: program.to_owned(), command });
         }
     }
     found
