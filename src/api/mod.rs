@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use crate::agent::view::View;
 
 pub use auth::Credentials;
+pub(crate) use auth::basic;
 pub use intent::Intents;
 pub use server::{ApiError, ApiServer, serve};
 

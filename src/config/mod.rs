@@ -98,6 +98,17 @@ impl Config {
     }
 }
 
+/// A file with the environment laid over it, not checked: for the operator's tool, whose file may be a short one.
+///
+/// # Errors
+/// The text is not YAML.
+pub fn tree(file: &str, text: &str, environment: &Environment) -> Result<yaml::Node, ConfigErrors> {
+    let mut document =
+        yaml::load(text).map_err(|error| one_error(file.to_owned(), error.place, error.what, error.cure))?;
+    environment::overlay(&mut document.root, environment, &Report::default());
+    Ok(document.root)
+}
+
 fn one_error(file: String, place: Place, what: String, cure: String) -> ConfigErrors {
     let problem = Problem { severity: Severity::Error, key: String::new(), place, what, cure };
     ConfigErrors { file, problems: vec![problem] }

@@ -1,0 +1,189 @@
+//! A cluster as its members describe it, and the way to it while some of them are down.
+
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::Failure;
+use super::client::{Client, NoAnswer};
+use super::config::Sources;
+
+/// After the first answer, others may still be better informed; they are waited for this long.
+const SECOND_OPINION: Duration = Duration::from_millis(300);
+
+/// `/cluster`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub(super) struct Cluster {
+    #[serde(default)]
+    pub(super) members: Vec<Member>,
+    #[serde(default)]
+    pub(super) scope: String,
+    #[serde(default)]
+    pub(super) pause: bool,
+    #[serde(default)]
+    pub(super) scheduled_switchover: Option<ScheduledSwitchover>,
+    #[serde(default)]
+    pub(super) pgherd: Insight,
+}
+
+/// What pgherd adds to Patroni's document.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub(super) struct Insight {
+    #[serde(default)]
+    pub(super) system_identifier: Option<String>,
+    #[serde(default)]
+    pub(super) epoch: u64,
+    #[serde(default)]
+    pub(super) raft_leader: Option<String>,
+}
+
+/// A planned switchover.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub(super) struct ScheduledSwitchover {
+    pub(super) at: String,
+    #[serde(default)]
+    pub(super) from: Option<String>,
+    #[serde(default)]
+    pub(super) to: Option<String>,
+}
+
+/// A row of `/cluster`. Positions and lags may be numbers or the word `unknown`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub(super) struct Member {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) role: String,
+    #[serde(default)]
+    pub(super) state: String,
+    #[serde(default)]
+    pub(super) api_url: Option<String>,
+    #[serde(default)]
+    pub(super) host: Option<String>,
+    #[serde(default)]
+    pub(super) port: Option<u16>,
+    #[serde(default)]
+    pub(super) timeline: Option<u64>,
+    #[serde(default)]
+    pub(super) receive_lag: Value,
+    #[serde(default)]
+    pub(super) receive_lsn: Value,
+    #[serde(default)]
+    pub(super) replay_lag: Value,
+    #[serde(default)]
+    pub(super) replay_lsn: Value,
+    #[serde(default)]
+    pub(super) pending_restart: bool,
+    #[serde(default)]
+    pub(super) pending_restart_reason: Map<String, Value>,
+    #[serde(default)]
+    pub(super) scheduled_restart: Option<Map<String, Value>>,
+    #[serde(default)]
+    pub(super) tags: Map<String, Value>,
+}
+
+impl Member {
+    /// The one that holds the lease.
+    pub(super) fn is_leader(&self) -> bool {
+        matches!(self.role.as_str(), "leader" | "standby_leader")
+    }
+
+    /// May it be promoted, as far as its tags say?
+    pub(super) fn may_be_promoted(&self) -> bool {
+        let is_true = |value: &Value| match value {
+            Value::Bool(value) => *value,
+            Value::Number(number) => number.as_f64().is_some_and(|number| number > 0.0),
+            Value::String(text) => matches!(text.to_lowercase().as_str(), "true" | "on" | "yes" | "1"),
+            Value::Null | Value::Array(_) | Value::Object(_) => false,
+        };
+        match (self.tags.get("nofailover"), self.tags.get("failover_priority")) {
+            (Some(nofailover), _) => !is_true(nofailover),
+            (None, Some(Value::String(text))) => text.trim().parse::<i64>().map_or(true, |number| number > 0),
+            (None, Some(priority)) => is_true(priority),
+            (None, None) => true,
+        }
+    }
+
+    /// `host:port` of its REST API.
+    pub(super) fn rest_addr(&self) -> Option<&str> {
+        let url = self.api_url.as_deref()?;
+        let rest = url.strip_prefix("http://")?;
+        rest.split('/').next()
+    }
+}
+
+impl Cluster {
+    /// The member that holds the lease.
+    pub(super) fn leader(&self) -> Option<&Member> {
+        self.members.iter().find(|member| member.is_leader())
+    }
+
+    /// How much the member that answered knows: a cut-off one knows no Raft leader and sees few members.
+    fn insight(&self) -> (bool, u64, usize) {
+        let seen = |member: &&Member| !matches!(member.state.as_str(), "unreachable" | "unknown");
+        (self.pgherd.raft_leader.is_some(), self.pgherd.epoch, self.members.iter().filter(seen).count())
+    }
+}
+
+/// Asks all known members at once and takes the best informed answer.
+pub(super) async fn find(sources: &Sources, client: &Client, scope: &str) -> Result<Cluster, Failure> {
+    if sources.restapi_addrs.is_empty() {
+        return Err(Failure::because(nowhere_to_ask(sources)));
+    }
+    let mut asked: FuturesUnordered<_> = sources
+        .restapi_addrs
+        .iter()
+        .map(|addr| async move { (addr, read(client, addr, scope).await) })
+        .collect();
+    let mut best: Option<Cluster> = None;
+    let mut refusals = Vec::new();
+    loop {
+        let next = match &best {
+            None => asked.next().await,
+            Some(_) => tokio::time::timeout(SECOND_OPINION, asked.next()).await.ok().flatten(),
+        };
+        match next {
+            Some((_, Ok(cluster))) => {
+                if best.as_ref().is_none_or(|known| known.insight() < cluster.insight()) {
+                    best = Some(cluster);
+                }
+            }
+            Some((addr, Err(why))) => refusals.push(format!("{addr}: {why}")),
+            None => break,
+        }
+    }
+    refusals.sort();
+    best.ok_or_else(|| {
+        let tried = refusals.join("\n  ");
+        Failure::because(format!("no member of {scope} answers. Tried:\n  {tried}"))
+    })
+}
+
+async fn read(client: &Client, addr: &str, scope: &str) -> Result<Cluster, String> {
+    let answer = client.get(addr, "/cluster").await.map_err(|error: NoAnswer| error.to_string())?;
+    if !answer.status.is_success() {
+        return Err(format!("GET /cluster answered {}", answer.status));
+    }
+    let cluster: Cluster = serde_json::from_str(&answer.body)
+        .map_err(|source| format!("GET /cluster answered no cluster document ({source})"))?;
+    if cluster.scope != scope {
+        return Err(format!("it belongs to the cluster {}", cluster.scope));
+    }
+    Ok(cluster)
+}
+
+fn nowhere_to_ask(sources: &Sources) -> String {
+    let file = match &sources.file {
+        Some(path) => format!("{} names no REST address", path.display()),
+        None => "there is no configuration".to_owned(),
+    };
+    let partners = if sources.partner_addrs.is_empty() {
+        String::new()
+    } else {
+        format!(" (the peers' ports {} do not answer this tool)", sources.partner_addrs.join(", "))
+    };
+    format!(
+        "{file}{partners}: give a node's configuration or one with ctl.restapi_addrs (-c FILE), or -d HOST:PORT of a member's REST API"
+    )
+}

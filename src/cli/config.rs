@@ -1,0 +1,196 @@
+//! Where the tool finds its cluster: from a file in Patroni's format, the environment, and the command line.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use pgherd_raft::yaml::{Node, Value};
+
+use crate::config::{self, Environment, Secret};
+
+/// Where members can be asked, and as whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sources {
+    /// `scope` of the configuration.
+    pub(super) scope: Option<String>,
+    /// `host:port` of REST APIs, in the order in which they were found.
+    pub(super) restapi_addrs: Vec<String>,
+    /// `host:port` of peers' ports, which know the members but do not answer this tool.
+    pub(super) partner_addrs: Vec<String>,
+    /// The file that was read, for messages.
+    pub(super) file: Option<PathBuf>,
+    username: Option<String>,
+    password: Option<Secret>,
+}
+
+impl Sources {
+    /// Reads the named file, or the first of the default ones that exists.
+    pub(super) fn read(named: Option<&Path>, addresses: Option<&str>) -> Result<Self> {
+        let file = match named {
+            Some(path) => Some(path.to_owned()),
+            None => default_files().into_iter().find(|path| path.is_file()),
+        };
+        let environment = config::process_environment();
+        let mut sources = match &file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|source| {
+                    anyhow::anyhow!(
+                        "Provided config file {} not existing or no read rights. Check the -c/--config-file parameter ({source})",
+                        path.display()
+                    )
+                })?;
+                Self::from_text(&path.display().to_string(), &text, &environment)?
+            }
+            None => Self::from_text("the environment", "", &environment)?,
+        };
+        sources.file = file;
+        if let Some(addresses) = addresses {
+            sources.restapi_addrs = given_addresses(addresses)?;
+        }
+        Ok(sources)
+    }
+
+    fn from_text(file: &str, text: &str, environment: &Environment) -> Result<Self> {
+        let root = config::tree(file, text, environment).with_context(|| format!("cannot use {file}"))?;
+        let text =
+            |path: &[&str]| at(&root, path).and_then(Node::scalar_text).filter(|text| !text.is_empty());
+        let mut restapi_addrs = list(at(&root, &["ctl", "restapi_addrs"]));
+        let own = text(&["restapi", "connect_address"]).or_else(|| text(&["restapi", "listen"]));
+        restapi_addrs.extend(own.map(|address| connectable(&address)));
+        let mut known = std::collections::BTreeSet::new();
+        restapi_addrs.retain(|address| known.insert(address.clone()));
+        let mut partner_addrs = list(at(&root, &["raft", "partner_addrs"]));
+        partner_addrs.extend(text(&["raft", "self_addr"]));
+        let credential = |key: &str| {
+            text(&["ctl", "authentication", key]).or_else(|| text(&["restapi", "authentication", key]))
+        };
+        Ok(Self {
+            scope: text(&["scope"]),
+            restapi_addrs,
+            partner_addrs,
+            file: None,
+            username: credential("username"),
+            password: credential("password").map(Secret::new),
+        })
+    }
+
+    /// Name and password for requests that change something.
+    pub(super) fn credentials(&self) -> Option<(&str, &Secret)> {
+        self.username.as_deref().zip(self.password.as_ref())
+    }
+
+    /// The cluster to act on.
+    pub(super) fn scope_or(&self, named: Option<&str>) -> Result<String> {
+        match named.or(self.scope.as_deref()) {
+            Some(scope) => Ok(scope.to_owned()),
+            None => {
+                bail!("no cluster is named: give CLUSTER_NAME, or `scope` in the configuration (-c FILE)")
+            }
+        }
+    }
+}
+
+fn default_files() -> Vec<PathBuf> {
+    let base = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")));
+    let names = ["pgherd/pgherdctl.yaml", "patroni/patronictl.yaml"];
+    base.map(|base| names.iter().map(|name| base.join(name)).collect()).unwrap_or_default()
+}
+
+fn at<'a>(node: &'a Node, path: &[&str]) -> Option<&'a Node> {
+    let Some((first, rest)) = path.split_first() else { return Some(node) };
+    match &node.value {
+        Value::Map(map) => at(map.get(first)?, rest),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::List(_) => None,
+    }
+}
+
+/// A list, or a text with commas.
+fn list(node: Option<&Node>) -> Vec<String> {
+    let Some(node) = node else { return Vec::new() };
+    let texts: Vec<String> = match &node.value {
+        Value::List(items) => items.iter().filter_map(Node::scalar_text).collect(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Integer(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Map(_) => node.scalar_text().into_iter().collect(),
+    };
+    texts.iter().flat_map(|text| split(text)).collect()
+}
+
+fn split(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+/// `-d`: patronictl's option for another store's address. Here a member's REST address stands in its place.
+fn given_addresses(text: &str) -> Result<Vec<String>> {
+    let addresses = split(text).into_iter().map(|part| match part.split_once("://") {
+        None => Ok(part),
+        Some(("http", rest)) => Ok(rest.trim_end_matches('/').to_owned()),
+        Some(("https", _)) => bail!("{part}: this version of pgherdctl cannot use https yet"),
+        Some((scheme, _)) => bail!(
+            "{part}: pgherd has no {scheme} store; give REST addresses of members, for example -d 10.0.0.1:8008"
+        ),
+    });
+    addresses.collect()
+}
+
+/// An address to listen on as one to connect to: all addresses include this machine's own.
+fn connectable(address: &str) -> String {
+    match address.rsplit_once(':') {
+        Some(("" | "*" | "0.0.0.0" | "::" | "[::]", port)) => format!("127.0.0.1:{port}"),
+        Some(_) => address.to_owned(),
+        None => format!("{address}:8008"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, environment: &[(&str, &str)]) -> Sources {
+        let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        Sources::from_text("test.yml", text, &environment).expect("readable")
+    }
+
+    #[test]
+    fn a_nodes_own_file_is_enough() {
+        let sources = read(
+            "scope: demo\nname: node1\nrestapi: {listen: '*:8008', authentication: {username: a, password: b}}\n\
+             raft: {self_addr: 10.0.0.1:2380, partner_addrs: [10.0.0.2:2380, '10.0.0.3:2380']}\n",
+            &[],
+        );
+        assert_eq!(sources.scope.as_deref(), Some("demo"));
+        assert_eq!(sources.restapi_addrs, ["127.0.0.1:8008"]);
+        assert_eq!(sources.partner_addrs, ["10.0.0.2:2380", "10.0.0.3:2380", "10.0.0.1:2380"]);
+        assert_eq!(sources.credentials().map(|(name, word)| (name, word.expose())), Some(("a", "b")));
+    }
+
+    #[test]
+    fn the_tools_own_section_and_the_environment_come_first() {
+        let sources = read(
+            "scope: demo\nctl: {restapi_addrs: 'a:1, b:2', authentication: {username: c, password: d}}\n\
+             restapi: {connect_address: b:2, authentication: {username: a, password: b}}\n",
+            &[("PATRONI_SCOPE", "other"), ("PATRONI_CTL_PASSWORD", "e")],
+        );
+        assert_eq!(sources.scope.as_deref(), Some("other"));
+        assert_eq!(sources.restapi_addrs, ["a:1", "b:2"]);
+        assert_eq!(sources.credentials().map(|(name, word)| (name, word.expose())), Some(("c", "e")));
+        assert!(!format!("{sources:?}").contains("\"e\""));
+    }
+
+    #[test]
+    fn other_stores_are_refused_with_the_cure() {
+        let refusal = given_addresses("etcd3://host:2379").expect_err("no store").to_string();
+        assert!(refusal.contains("give REST addresses"), "{refusal}");
+        assert_eq!(given_addresses("http://a:1/, b:2").expect("addresses"), ["a:1", "b:2"]);
+    }
+}

@@ -1,0 +1,78 @@
+//! The only place of the tool that prints and asks.
+
+use std::io::{BufRead, Write};
+
+use super::Failure;
+
+/// The terminal, or what stands in its place. A reader that went away (`| head`) is no error.
+#[derive(Debug, Default)]
+pub(super) struct Output {}
+
+impl Output {
+    pub(super) fn new() -> Self {
+        Self {}
+    }
+
+    /// A line, or several, on standard output.
+    pub(super) fn say(&mut self, text: &str) {
+        self.write(&format!("{text}\n"));
+    }
+
+    /// Empties the screen.
+    pub(super) fn clear(&mut self) {
+        self.write("\x1b[H\x1b[2J");
+    }
+
+    /// A line on standard error.
+    pub(super) fn complain(&mut self, text: &str) {
+        if writeln!(std::io::stderr(), "{text}").is_err() {
+            // Nobody is left who could be told.
+        }
+    }
+
+    /// Asks for a text; the answer to an empty line is the default, if there is one.
+    pub(super) fn ask(&mut self, question: &str, default: Option<&str>) -> Result<String, Failure> {
+        loop {
+            match default {
+                Some(default) => self.write(&format!("{question} [{default}]: ")),
+                None => self.write(&format!("{question}: ")),
+            }
+            let line = self.read_line()?;
+            match (line.trim(), default) {
+                ("", Some(default)) => return Ok(default.to_owned()),
+                ("", None) => {}
+                (text, _) => return Ok(text.to_owned()),
+            }
+        }
+    }
+
+    /// Asks a question which is denied by an empty line.
+    pub(super) fn confirm(&mut self, question: &str) -> Result<bool, Failure> {
+        loop {
+            self.write(&format!("{question} [y/N]: "));
+            match self.read_line()?.trim().to_lowercase().as_str() {
+                "y" | "yes" => return Ok(true),
+                "" | "n" | "no" => return Ok(false),
+                _ => self.say("Error: invalid input"),
+            }
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+            // The reader went away; the command's effect does not depend on it.
+        }
+    }
+
+    fn read_line(&mut self) -> Result<String, Failure> {
+        let mut line = String::new();
+        match std::io::stdin().lock().read_line(&mut line) {
+            Ok(0) | Err(_) => {
+                self.write("\n");
+                Err(Failure::Aborted)
+            }
+            Ok(_) => Ok(line),
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Tables: the same rows as a drawing, as tab-separated values, as JSON and as YAML.
+
+use pgherd_raft::yaml;
+use serde_json::{Map, Value};
+
+/// A column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Column {
+    /// Its name in tsv, JSON and YAML.
+    pub(super) key: &'static str,
+    /// Its title in a drawing; none: it is not drawn.
+    pub(super) title: Option<&'static str>,
+    /// Numbers stand on the right.
+    pub(super) is_right: bool,
+}
+
+/// Rows of values, one for each column; null is an empty cell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Table {
+    /// Written into the first line of the drawing.
+    pub(super) title: String,
+    pub(super) columns: Vec<Column>,
+    pub(super) rows: Vec<Vec<Value>>,
+    /// Draw a line between rows: cells have several lines.
+    pub(super) has_rules: bool,
+}
+
+impl Table {
+    /// A drawing as patronictl makes it, without a newline at the end.
+    pub(super) fn pretty(&self) -> String {
+        let drawn: Vec<(usize, &Column, &str)> = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter_map(|(index, column)| Some((index, column, column.title?)))
+            .collect();
+        let rows: Vec<Vec<Vec<String>>> = self
+            .rows
+            .iter()
+            .map(|row| drawn.iter().map(|(index, _, _)| lines(row.get(*index))).collect())
+            .collect();
+        let widths: Vec<usize> = drawn
+            .iter()
+            .enumerate()
+            .map(|(place, (_, _, title))| {
+                let cells = rows.iter().filter_map(|row| row.get(place)).flatten();
+                cells.map(|line| width(line)).chain([width(title)]).max().unwrap_or(0)
+            })
+            .collect();
+        let rule: String = widths.iter().map(|width| format!("+{}", "-".repeat(width + 2))).collect();
+        let rule = rule + "+";
+        let mut out = vec![self.headline(&rule)];
+        let titles: Vec<Vec<String>> = drawn.iter().map(|(_, _, title)| vec![(*title).to_owned()]).collect();
+        let is_right: Vec<bool> = drawn.iter().map(|(_, column, _)| column.is_right).collect();
+        out.extend(draw(&titles, &widths, &is_right));
+        out.push(rule.clone());
+        for (number, row) in rows.iter().enumerate() {
+            if self.has_rules && number > 0 {
+                out.push(rule.clone());
+            }
+            out.extend(draw(row, &widths, &is_right));
+        }
+        if !rows.is_empty() {
+            out.push(rule);
+        }
+        out.join("\n")
+    }
+
+    fn headline(&self, rule: &str) -> String {
+        let room = rule.chars().count().saturating_sub(2);
+        let title: String = self.title.chars().take(room).collect();
+        let rest: String = rule.chars().skip(1 + title.chars().count()).collect();
+        format!("+{title}{rest}")
+    }
+
+    /// The names of the columns, then the rows.
+    pub(super) fn tsv(&self) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|column| column.key).collect();
+        let mut out = vec![names.join("\t")];
+        for row in &self.rows {
+            let cells: Vec<String> = row.iter().map(flow).collect();
+            out.push(cells.join("\t"));
+        }
+        out.join("\n")
+    }
+
+    /// An array of objects; empty cells are left out.
+    pub(super) fn json(&self) -> String {
+        Value::Array(self.objects()).to_string()
+    }
+
+    /// A list of maps with sorted keys; empty cells are left out.
+    pub(super) fn yaml(&self) -> String {
+        let mut out = String::new();
+        for object in self.objects() {
+            let block = yaml_block(&object, 1);
+            out.push_str("- ");
+            out.push_str(block.trim_start());
+        }
+        if out.is_empty() { "[]\n".to_owned() } else { out }
+    }
+
+    fn objects(&self) -> Vec<Value> {
+        let object = |row: &Vec<Value>| {
+            let pairs = self.columns.iter().zip(row).filter(|(_, value)| !is_empty(value));
+            Value::Object(pairs.map(|(column, value)| (column.key.to_owned(), value.clone())).collect())
+        };
+        self.rows.iter().map(object).collect()
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn width(line: &str) -> usize {
+    line.chars().count()
+}
+
+/// The lines of text which a row of cells makes.
+fn draw(row: &[Vec<String>], widths: &[usize], is_right: &[bool]) -> Vec<String> {
+    let height = row.iter().map(Vec::len).max().unwrap_or(1).max(1);
+    let line = |number: usize| {
+        let mut out = String::from("|");
+        for ((cell, wide), is_right) in row.iter().zip(widths).zip(is_right) {
+            let text = cell.get(number).map_or("", String::as_str);
+            let padding = " ".repeat(wide.saturating_sub(width(text)));
+            if *is_right {
+                out.push_str(&format!(" {padding}{text} |"));
+            } else {
+                out.push_str(&format!(" {text}{padding} |"));
+            }
+        }
+        out
+    };
+    (0..height).map(line).collect()
+}
+
+/// A cell of a drawing: maps are written as YAML, a line a key.
+fn lines(value: Option<&Value>) -> Vec<String> {
+    let text = match value {
+        None => String::new(),
+        Some(object @ Value::Object(map)) if !map.is_empty() => yaml_block(object, 0),
+        Some(other) => flow(other),
+    };
+    text.lines().map(str::to_owned).collect()
+}
+
+/// A value on one line.
+fn flow(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Object(map) if map.is_empty() => String::new(),
+        Value::Object(map) => {
+            let pairs: Vec<String> = sorted(map)
+                .iter()
+                .map(|(key, value)| format!("{}: {}", scalar(key), flow_item(value)))
+                .collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
+        Value::Array(items) => format!("[{}]", items.iter().map(flow_item).collect::<Vec<_>>().join(", ")),
+        Value::Bool(_) | Value::Number(_) => value.to_string(),
+    }
+}
+
+fn flow_item(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::String(text) => scalar(text),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => flow(value),
+    }
+}
+
+/// A map or a scalar as YAML in block style; every line ends with a newline.
+fn yaml_block(value: &Value, depth: usize) -> String {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Object(map) if !map.is_empty() => sorted(map)
+            .iter()
+            .map(|(key, value)| match value {
+                Value::Object(inner) if !inner.is_empty() => {
+                    format!("{indent}{}:\n{}", scalar(key), yaml_block(value, depth + 1))
+                }
+                Value::Object(_) => format!("{indent}{}: {{}}\n", scalar(key)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+                    format!("{indent}{}: {}\n", scalar(key), flow_item(value))
+                }
+            })
+            .collect(),
+        Value::Object(_) => format!("{indent}{{}}\n"),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            format!("{indent}{}\n", flow_item(value))
+        }
+    }
+}
+
+fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
+    let mut pairs: Vec<_> = map.iter().collect();
+    pairs.sort_by_key(|(key, _)| *key);
+    pairs
+}
+
+/// A text as a YAML scalar: quoted when it would be read as something else.
+fn scalar(text: &str) -> String {
+    let is_word = |c: char| c.is_alphanumeric() || "_-./:+() ".contains(c);
+    let is_plain = text.starts_with(char::is_alphanumeric)
+        && !text.ends_with([' ', ':'])
+        && text.chars().all(is_word)
+        && !text.contains(": ")
+        && matches!(yaml::resolve_plain(text), yaml::Value::Text(_));
+    if is_plain { text.to_owned() } else { quoted(text) }
+}
+
+fn quoted(text: &str) -> String {
+    if text.chars().any(char::is_control) {
+        return Value::from(text).to_string();
+    }
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn table() -> Table {
+        let column = |key, title, is_right| Column { key, title, is_right };
+        Table {
+            title: " Cluster: demo (1) ".to_owned(),
+            columns: vec![
+                column("Cluster", None, false),
+                column("Member", Some("Member"), false),
+                column("TL", Some("TL"), true),
+                column("Tags", Some("Tags"), false),
+            ],
+            rows: vec![
+                vec![json!("demo"), json!("a"), json!(12), json!({"b": true, "a": "true"})],
+                vec![json!("demo"), json!("long-name"), Value::Null, json!({})],
+            ],
+            has_rules: true,
+        }
+    }
+
+    #[test]
+    fn drawn() {
+        assert_eq!(
+            table().pretty(),
+            "+ Cluster: demo (1) -----------+\n\
+             | Member    | TL | Tags      |\n\
+             +-----------+----+-----------+\n\
+             | a         | 12 | a: 'true' |\n\
+             |           |    | b: true   |\n\
+             +-----------+----+-----------+\n\
+             | long-name |    |           |\n\
+             +-----------+----+-----------+"
+                .replacen("-----------+\n", "---------+\n", 1)
+        );
+    }
+
+    #[test]
+    fn as_data() {
+        assert_eq!(
+            table().tsv(),
+            "Cluster\tMember\tTL\tTags\ndemo\ta\t12\t{a: 'true', b: true}\ndemo\tlong-name\t\t"
+        );
+        assert_eq!(
+            table().json(),
+            "[{\"Cluster\":\"demo\",\"Member\":\"a\",\"TL\":12,\"Tags\":{\"b\":true,\"a\":\"true\"}},\
+             {\"Cluster\":\"demo\",\"Member\":\"long-name\"}]"
+        );
+        assert_eq!(
+            table().yaml(),
+            "- Cluster: demo\n  Member: a\n  TL: 12\n  Tags:\n    a: 'true'\n    b: true\n\
+             - Cluster: demo\n  Member: long-name\n"
+        );
+    }
+
+    #[test]
+    fn scalars_are_quoted_when_they_would_be_read_as_something_else() {
+        for text in ["on", "1", "null", "", "a: b", "- x", "#x", "0/5000060", "12:30:45"] {
+            assert_eq!(scalar(text) == text, text == "0/5000060", "{text}");
+        }
+        assert_eq!(scalar("it's"), "'it''s'");
+        assert_eq!(scalar("a\nb"), "\"a\\nb\"");
+    }
+}
