@@ -20,6 +20,11 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// How long ago the consensus library's stamp was taken.
+pub(crate) fn age(stamp: impl openraft::Instant) -> Duration {
+    stamp.elapsed()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

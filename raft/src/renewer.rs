@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -140,14 +139,15 @@ impl Rounds {
     async fn run(self) {
         let mut applied = self.node.applied.clone();
         let mut answers = Answers::new();
-        let mut epoch_since = (Epoch(0), Instant::now());
+        let mut epoch_since = (Epoch(0), clock::now());
         loop {
             let lease = applied.borrow_and_update().state.lease.clone();
             if epoch_since.0 != lease.epoch {
-                epoch_since = (lease.epoch, Instant::now());
+                epoch_since = (lease.epoch, clock::now());
             }
             let pause = self.round(&lease, epoch_since.1, &mut answers);
-            let due = Instant::now() + pause.unwrap_or(EAGER_TIME);
+            let due = tokio::time::sleep(pause.unwrap_or(EAGER_TIME));
+            tokio::pin!(due);
             loop {
                 tokio::select! {
                     moved = applied.changed() => {
@@ -163,14 +163,14 @@ impl Rounds {
                             self.count(from, &answer);
                         }
                     }
-                    () = tokio::time::sleep_until(due), if pause.is_some() => break,
+                    () = &mut due, if pause.is_some() => break,
                 }
             }
         }
     }
 
     /// Sends a round if this node may renew. Returns the pause before the next one; none: wait for another record.
-    fn round(&self, lease: &Lease, epoch_since: Instant, answers: &mut Answers) -> Option<Duration> {
+    fn round(&self, lease: &Lease, epoch_since: BootTime, answers: &mut Answers) -> Option<Duration> {
         let tenure = lease.tenure.as_ref().filter(|tenure| tenure.holder == self.node.id)?;
         let ttl = Duration::from_millis(tenure.ttl_ms);
         let (renewal, licensed) = {
@@ -184,7 +184,7 @@ impl Rounds {
         for voter in &lease.voters {
             self.ask(*voter, renewal.clone(), ANSWER_LIMIT.min(ttl), answers);
         }
-        let eager = !licensed && epoch_since.elapsed() < EAGER_TIME;
+        let eager = !licensed && clock::now().since(epoch_since) < EAGER_TIME;
         Some(if eager { EAGER_INTERVAL } else { renewal_interval(ttl) })
     }
 

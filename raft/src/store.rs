@@ -18,7 +18,6 @@ pub(crate) type LogStore = pgherd_storage::Store<TypeConfig>;
 /// The names of the notes.
 const GIVEN_UP: &str = "given-up";
 const GROUP: &str = "group";
-#[expect(dead_code, reason = "read by founding")]
 const PROMISE: &str = "founding-promise";
 const LOST: &str = "lost-store";
 
@@ -78,27 +77,24 @@ impl Store {
         self.save_note(GIVEN_UP, epoch.0.to_string()).await
     }
 
-    /// The group which this node founds, or into which it was let, before the state says so.
+    /// The group whose messages this node accepts before the state says which: the one it founds or asked to join.
     pub(crate) fn group(&self) -> Option<GroupId> {
         self.number(GROUP).map(GroupId)
     }
 
-    pub(crate) async fn save_group(&self, group: GroupId) -> io::Result<()> {
-        self.save_note(GROUP, group.0.to_string()).await
+    pub(crate) async fn save_group(&self, group: Option<GroupId>) -> io::Result<()> {
+        self.save_note(GROUP, group.map(|group| group.0.to_string()).unwrap_or_default()).await
     }
 
-    #[expect(dead_code, reason = "read by founding")]
     /// The promise to take part in one founding, as JSON.
     pub(crate) fn promise(&self) -> Option<String> {
         self.note(PROMISE)
     }
 
-    #[expect(dead_code, reason = "read by founding")]
     pub(crate) async fn save_promise(&self, promise: Option<String>) -> io::Result<()> {
         self.save_note(PROMISE, promise.unwrap_or_default()).await
     }
 
-    #[expect(dead_code, reason = "read by founding")]
     /// A sentence that says which store was lost before this one.
     pub(crate) fn lost(&self) -> Option<String> {
         self.note(LOST)

@@ -20,14 +20,21 @@ openraft::declare_raft_types!(
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct PeerNode {
     /// `host:port` of its peers' port.
-    pub addr: String,
+    pub(crate) addr: String,
     /// Its member name, for log lines.
-    pub name: String,
+    pub(crate) name: String,
+    /// The whole member, if it is a founder: so that whoever leads first can propose the founding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) founder: Option<Box<Member>>,
 }
 
 impl PeerNode {
     pub(crate) fn of(member: &Member) -> Self {
-        Self { addr: member.raft_addr.clone(), name: member.name.to_string() }
+        Self { addr: member.raft_addr.clone(), name: member.name.to_string(), founder: None }
+    }
+
+    pub(crate) fn founder(member: &Member) -> Self {
+        Self { founder: Some(Box::new(member.clone())), ..Self::of(member) }
     }
 }
 

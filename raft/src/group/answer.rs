@@ -1,14 +1,18 @@
 //! Answers to the other members' questions.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use openraft::raft::AppendEntriesResponse;
 use serde::Serialize;
 use tonic::Status;
 use tonic::codegen::BoxFuture;
 
+use super::admission::{self, JoinRequest};
 use super::node::Node;
 use super::{founder, propose};
+use crate::clock;
+use crate::founding::PromiseRequest;
 use crate::lease::{CloseRequest, Renewal};
 use crate::model::{Command, MemberId};
 use crate::network::{Envelope, Handler, Kind, SnapshotMessage, decode, encode};
@@ -16,6 +20,8 @@ use crate::types::Snapshot;
 
 /// How long a forwarded proposal or read may take here; the asker's own limit is usually shorter.
 const FORWARDED_LIMIT: Duration = propose::LIMIT;
+/// How often another group's messages are complained about.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Handler for Node {
     fn handle(self: Arc<Self>, envelope: Envelope) -> BoxFuture<bytes::Bytes, Status> {
@@ -38,22 +44,36 @@ fn admit(node: &Node, kind: Kind, envelope: &Envelope) -> Result<(), Status> {
             "member {me} listens here, not member {asked} of the cluster {scope}"
         )));
     }
-    if node.identity.group().is_none() && envelope.group != 0 && !matches!(kind, Kind::Probe) {
-        node.identity.expect(crate::model::GroupId(envelope.group));
-    }
     let own = node.identity.group().map_or(0, |group| group.0);
-    let strangers_may = matches!(kind, Kind::Probe | Kind::Found | Kind::Join);
+    let strangers_may = matches!(kind, Kind::Probe | Kind::Promise | Kind::Join);
     if strangers_may && (own == 0 || envelope.group == 0) || own == envelope.group && own != 0 {
         return Ok(());
     }
-    Err(Status::failed_precondition(if own == 0 {
-        format!("this member does not belong to a group of the cluster {scope} yet")
-    } else {
-        format!(
-            "this member belongs to another group of the cluster {scope} ({own:016x}, not {:016x}): two clusters have the same scope; give one another scope",
-            envelope.group
-        )
-    }))
+    if own == 0 {
+        return Err(Status::failed_precondition(format!(
+            "this member does not belong to a group of the cluster {scope} yet"
+        )));
+    }
+    complain(node, envelope);
+    Err(Status::failed_precondition(format!(
+        "this member belongs to another group of the cluster {scope} ({own:016x}, not {:016x}): two clusters have the same scope; give one of them another scope",
+        envelope.group
+    )))
+}
+
+/// Two groups under one scope: said loudly, and not with every message.
+fn complain(node: &Node, envelope: &Envelope) {
+    let now = clock::now();
+    let mut last = node.complained.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.0.is_zero() || now.since(*last) > COMPLAINT_INTERVAL {
+        *last = now;
+        tracing::error!(
+            "member {} of another group ({:016x}) under the same scope {} sends messages to this one; give one of the two clusters another scope",
+            MemberId(envelope.from),
+            envelope.group,
+            envelope.scope
+        );
+    }
 }
 
 async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<bytes::Bytes, Status> {
@@ -61,7 +81,13 @@ async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<byt
     let fatal = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
     let raft = &node.raft;
     match kind {
-        Kind::Append => reply(raft.append_entries(decode(payload)?).await.map_err(|error| fatal(&error))),
+        Kind::Append => {
+            let appended = raft.append_entries(decode(payload)?).await.map_err(|error| fatal(&error))?;
+            if !matches!(appended, AppendEntriesResponse::HigherVote(_)) {
+                node.hear();
+            }
+            reply(Ok(appended))
+        }
         Kind::Vote => reply(raft.vote(decode(payload)?).await.map_err(|error| fatal(&error))),
         Kind::PreVote => reply(raft.pre_vote(decode(payload)?).await.map_err(|error| fatal(&error))),
         Kind::TransferLeader => {
@@ -89,8 +115,15 @@ async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<byt
             node.reports.keep(MemberId(envelope.from), payload, &node.other_data_members());
             Ok(node.reports.own())
         }
-        Kind::Probe => reply(Ok(founder::who_am_i(node))),
-        Kind::Found | Kind::Join => Err(Status::unimplemented("not yet")),
+        Kind::Probe => reply(founder::status(node).await),
+        Kind::Promise => {
+            let request: PromiseRequest = decode(payload)?;
+            reply(founder::promise(node, &request).await)
+        }
+        Kind::Join => {
+            let request: JoinRequest = decode(payload)?;
+            reply(Ok(Box::pin(admission::admit(node, &request)).await))
+        }
     }
 }
 

@@ -1,12 +1,19 @@
 //! The published view: applied state, Raft's own view and the phase brought into one value.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 
 use super::node::Node;
 use super::view::{GroupView, RaftView};
+use crate::clock;
 use crate::model::MemberId;
+
+/// After so many of the longest election timeouts without contact a Raft leader is none.
+const CONTACT_TIMES: u32 = 3;
+/// How often the view is looked at again although nothing moved: contact ends without an event.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// Publishes a new view whenever one of its parts moved; ends when Raft did.
 pub(crate) async fn run(node: Arc<Node>) {
@@ -18,6 +25,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         node.voter.learn(&applied.borrow_and_update().state.lease);
         publish(&node);
         let alive = tokio::select! {
+            () = tokio::time::sleep(REFRESH) => true,
             moved = applied.changed() => moved.is_ok(),
             moved = server.changed() => moved.is_ok(),
             moved = phase.changed() => moved.is_ok(),
@@ -62,20 +70,41 @@ fn why_raft_ended(node: &Node) -> String {
 }
 
 impl Node {
-    /// The Raft group as the consensus library sees it now.
+    /// A Raft leader was heard.
+    pub(crate) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
+    }
+
+    /// The Raft group as seen from here. The consensus library goes on to name a leader that is long gone, and an
+    /// isolated leader itself: only one in contact counts.
     pub(crate) fn raft_view(&self) -> RaftView {
-        let metrics = self.raft.server_metrics();
-        let server = metrics.borrow_watched();
+        let watch = self.raft.metrics();
+        let metrics = watch.borrow_watched();
+        let limit = self.config.timing.election_max * CONTACT_TIMES;
+        let acked = metrics.last_quorum_acked.as_ref().is_none_or(|acked| clock::age(**acked) <= limit);
+        let is_raft_leader = metrics.state.is_leader() && acked;
+        let known = metrics.current_leader.map(MemberId);
         RaftView {
-            is_raft_leader: server.state.is_leader(),
-            raft_leader: server.current_leader.map(MemberId),
-            term: server.vote.leader_id.term,
-            voters: server.membership_config.membership().voter_ids().map(MemberId).collect(),
+            is_raft_leader,
+            raft_leader: known.filter(|id| if *id == self.id { is_raft_leader } else { self.hears(limit) }),
+            term: metrics.current_term,
+            voters: metrics.membership_config.membership().voter_ids().map(MemberId).collect(),
         }
     }
 
-    /// The Raft leader, as far as this node knows.
+    /// Was a Raft leader heard so recently?
+    pub(crate) fn hears(&self, limit: Duration) -> bool {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.is_some_and(|at| clock::now().since(at) <= limit)
+    }
+
+    /// The Raft leader which the consensus library names, perhaps long gone: whom to ask first.
     pub(crate) fn raft_leader(&self) -> Option<MemberId> {
         self.raft.server_metrics().borrow_watched().current_leader.map(MemberId)
+    }
+
+    /// A Raft leader in contact.
+    pub(crate) fn contact(&self) -> Option<MemberId> {
+        self.raft_view().raft_leader
     }
 }

@@ -1,95 +1,228 @@
-//! Founding and joining.
+//! Drives the pure founding (`crate::founding`) until the store holds Raft state of a group.
+//!
+//! Promises that the machine's durable word is on disk before anything that follows it happens, that its events are
+//! taken one after the other, and that Raft's messages are accepted of the group only which the machine names.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
-use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::node::Node;
-use super::view::{Phase, Proposed};
-use crate::model::{Command, GroupId, Member, MemberId};
-use crate::network::{Kind, Target};
+use super::view::Phase;
+use super::{belong, node};
+use crate::clock;
+use crate::founding::{Action, Founding, Identity, PromiseAnswer, PromiseRequest, Status};
+use crate::model::{GroupId, Member, MemberId};
+use crate::network::{CallFailure, Kind, Target};
 use crate::types::PeerNode;
 
-/// How long a partner may take to say who it is.
-const PROBE_LIMIT: Duration = Duration::from_millis(700);
-/// The pause between two rounds of probes.
-const PAUSE: Duration = Duration::from_millis(150);
+/// How often the machine is told that time has passed.
+const TICK: Duration = Duration::from_millis(50);
+/// How long a partner may take to answer.
+const ANSWER_LIMIT: Duration = Duration::from_millis(900);
+/// Actions waiting for the driver; the machine repeats what gets lost.
+const MAX_WAITING: usize = 256;
 
-/// A member's answer to a probe.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct WhoIAm {
-    pub(crate) id: MemberId,
-    pub(crate) member: Member,
-    pub(crate) group: Option<GroupId>,
+/// The machine, and the way from its questions to the driver.
+#[derive(Debug)]
+pub(crate) struct Founder {
+    /// None: the store holds Raft state. Held while a promise is written.
+    machine: tokio::sync::Mutex<Option<Founding>>,
+    waiting: mpsc::Sender<Action>,
 }
 
-pub(crate) fn who_am_i(node: &Node) -> WhoIAm {
-    WhoIAm { id: node.id, member: node.config.member.clone(), group: node.identity.group() }
-}
-
-/// Leads this node into the group.
-pub(crate) async fn run(node: Arc<Node>) {
-    if let Some(group) = node.store.group() {
-        node.identity.expect(group);
+impl Founder {
+    /// With the end of the queue at which the driver takes.
+    pub(crate) fn new(machine: Option<Founding>) -> (Self, mpsc::Receiver<Action>) {
+        let (waiting, taken) = mpsc::channel(MAX_WAITING);
+        (Self { machine: tokio::sync::Mutex::new(machine), waiting }, taken)
     }
-    let mut found = BTreeMap::from([(node.id, node.config.member.clone())]);
-    loop {
-        if node.applied.borrow().state.members.contains_key(&node.id) {
-            node.set_phase(Phase::Member);
-            return;
-        }
-        let leads = node.raft.server_metrics().borrow_watched().state.is_leader();
-        if leads && node.applied.borrow().state.group.is_none() {
-            propose_found(&node, &found).await;
-            continue;
-        }
-        if node.identity.group().is_none() {
-            let answers = probe(&node).await;
-            found = BTreeMap::from([(node.id, node.config.member.clone())]);
-            found.extend(answers.into_iter().map(|who| (who.id, who.member)));
-            let all = found.len() > node.config.partner_addrs.len();
-            let first = found.values().map(|member| &member.raft_addr).min();
-            if all && first == Some(&node.config.member.raft_addr) {
-                initialize(&node, &found).await;
+}
+
+/// The machine as it stands at the start of the process.
+pub(crate) fn machine(
+    config: &super::GroupConfig,
+    id: MemberId,
+    promise: Option<&str>,
+) -> io::Result<Founding> {
+    let me = Identity { id, member: config.member.clone() };
+    let promise = promise.map(serde_json::from_str).transpose().map_err(io::Error::other)?;
+    Ok(Founding::new(me, &config.partner_addrs, promise, clock::now()))
+}
+
+/// This node's answer to a probe.
+pub(crate) async fn status(node: &Node) -> Result<Status, tonic::Status> {
+    if let Some(machine) = node.founder.machine.lock().await.as_ref() {
+        return Ok(machine.status());
+    }
+    let raft_leader_addr = node.raft_leader().and_then(|leader| node.identity.addr_of(leader));
+    match node.identity.group() {
+        Some(group) => Ok(Status::Member { id: node.id, group, raft_leader_addr }),
+        None => Err(tonic::Status::unavailable("this member does not know its group yet")),
+    }
+}
+
+/// This node's answer to a request for its promise.
+pub(crate) async fn promise(node: &Node, request: &PromiseRequest) -> Result<PromiseAnswer, tonic::Status> {
+    let answer = event(node, |machine| machine.asked(request, clock::now())).await;
+    answer.ok_or_else(|| tonic::Status::failed_precondition("this member belongs to a group"))
+}
+
+/// Lets the machine take an event: what must be durable is, the rest waits for the driver.
+async fn event<T>(node: &Node, take: impl FnOnce(&mut Founding) -> (Vec<Action>, T)) -> Option<T> {
+    let mut guard = node.founder.machine.lock().await;
+    let machine = guard.as_mut()?;
+    let (actions, answer) = take(machine);
+    for action in actions {
+        let written = if let Action::PersistPromise(promise) = action {
+            persist(node, promise.as_ref()).await
+        } else {
+            if node.founder.waiting.try_send(action).is_err() {
+                tracing::debug!("an action of the founding waits for its repetition");
             }
+            Ok(())
+        };
+        if let Err(error) = written {
+            node.fail(format!("cannot write the promise of the founding to the store: {error}"));
+            return None;
         }
-        tokio::time::sleep(PAUSE).await;
     }
+    if let Err(error) = accept(node, machine.accepts()).await {
+        node.fail(format!("cannot write the group's identity to the store: {error}"));
+        return None;
+    }
+    Some(answer)
 }
 
-async fn initialize(node: &Node, members: &BTreeMap<MemberId, Member>) {
-    let group = GroupId(node.id.0);
-    if let Err(error) = node.store.save_group(group).await {
-        return node.fail(error.to_string());
+async fn persist(node: &Node, promise: Option<&crate::founding::Promise>) -> io::Result<()> {
+    let text = promise.map(serde_json::to_string).transpose().map_err(io::Error::other)?;
+    node.store.save_promise(text).await
+}
+
+/// From now on only this group's messages are accepted, after a restart, too.
+pub(crate) async fn accept(node: &Node, group: Option<GroupId>) -> io::Result<()> {
+    if node.store.group() != group {
+        node.store.save_group(group).await?;
     }
     node.identity.expect(group);
-    let nodes: BTreeMap<u64, PeerNode> =
-        members.iter().map(|(id, member)| (id.0, PeerNode::of(member))).collect();
-    if let Err(error) = node.raft.initialize(nodes).await {
-        tracing::warn!("cannot found the cluster {}: {error}", node.config.scope);
-    }
+    Ok(())
 }
 
-async fn propose_found(node: &Arc<Node>, members: &BTreeMap<MemberId, Member>) {
-    let Some(group) = node.identity.group() else { return };
-    let scope = node.config.scope.clone();
-    let members = members.iter().map(|(id, member)| (*id, member.clone())).collect();
-    let proposed = super::propose::propose(node, Command::Found { group, scope, members }).await;
-    if let Proposed::Unknown(reason) = proposed {
-        tracing::warn!("the founding of the cluster is not agreed on yet: {reason}");
-    }
+/// What came of an action.
+enum Event {
+    Probed(String, u64, Status),
+    Answered(String, PromiseAnswer),
+    Nothing,
 }
 
-async fn probe(node: &Node) -> Vec<WhoIAm> {
-    let mut answers = Vec::new();
-    for addr in &node.config.partner_addrs {
-        let target = Target { addr: addr.clone(), id: None };
-        if let Ok(who) = node.peers.call(&target, None, Kind::Probe, &(), PROBE_LIMIT).await {
-            answers.push(who);
+/// Runs the machine until the store holds Raft state.
+pub(crate) async fn run(node: &Arc<Node>, mut taken: mpsc::Receiver<Action>) {
+    let mut calls: JoinSet<Event> = JoinSet::new();
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                if ended(node).await {
+                    return;
+                }
+                let fresh = GroupId(node::random());
+                event(node, |machine| (machine.tick(clock::now(), fresh), ())).await;
+                show_phase(node).await;
+            }
+            Some(action) = taken.recv() => perform(node, action, &mut calls).await,
+            Some(Ok(answer)) = calls.join_next(), if !calls.is_empty() => feed(node, answer).await,
         }
     }
-    answers
+}
+
+/// Ends the machine when the store holds Raft state.
+async fn ended(node: &Node) -> bool {
+    let mut machine = node.founder.machine.lock().await;
+    if machine.is_some() && node.raft.is_initialized().await.unwrap_or(false) {
+        *machine = None;
+    }
+    machine.is_none()
+}
+
+async fn show_phase(node: &Node) {
+    if let Some(machine) = node.founder.machine.lock().await.as_ref() {
+        let waiting_for = machine.waiting_for();
+        if machine.is_joining() {
+            if !matches!(*node.phase.borrow(), Phase::Joining { .. }) {
+                node.set_phase(Phase::Joining { waiting_for });
+            }
+        } else {
+            node.set_phase(Phase::Founding { waiting_for });
+        }
+    }
+}
+
+async fn perform(node: &Arc<Node>, action: Action, calls: &mut JoinSet<Event>) {
+    let node = Arc::clone(node);
+    match action {
+        Action::PersistPromise(_) => {}
+        Action::Probe { addr, number } => {
+            calls.spawn(async move {
+                let status = probe(&node, &addr).await;
+                Event::Probed(addr, number, status)
+            });
+        }
+        Action::AskPromise { addr, request } => {
+            calls.spawn(async move {
+                let target = Target { addr, id: None };
+                match node.peers.call(&target, None, Kind::Promise, &request, ANSWER_LIMIT).await {
+                    Ok(answer) => Event::Answered(target.addr, answer),
+                    Err(_) => Event::Nothing,
+                }
+            });
+        }
+        Action::Initialise { founders, .. } => initialise(&node, &founders).await,
+        Action::Join { via, group } => {
+            calls.spawn(async move {
+                belong::ask(&node, &via, group).await;
+                Event::Nothing
+            });
+        }
+        Action::Refuse(sentence) => node.set_phase(Phase::Refused(sentence)),
+    }
+}
+
+/// How far the node at this address is.
+pub(crate) async fn probe(node: &Node, addr: &str) -> Status {
+    let target = Target { addr: addr.to_owned(), id: None };
+    match node.peers.call(&target, None, Kind::Probe, &(), ANSWER_LIMIT).await {
+        Ok(status) => status,
+        Err(CallFailure::OtherScope(_)) => Status::OtherScope,
+        Err(CallFailure::NotSent(_) | CallFailure::Lost(_) | CallFailure::Refused(_)) => Status::Unreachable,
+    }
+}
+
+async fn feed(node: &Node, answer: Event) {
+    let now = clock::now();
+    match answer {
+        Event::Probed(addr, number, status) => {
+            event(node, |machine| (machine.probed(&addr, number, status, now), ())).await;
+        }
+        Event::Answered(addr, answer) => {
+            event(node, |machine| (machine.answered(&addr, &answer, now), ())).await;
+        }
+        Event::Nothing => {}
+    }
+}
+
+async fn initialise(node: &Node, founders: &[(MemberId, Member)]) {
+    let nodes: BTreeMap<u64, PeerNode> =
+        founders.iter().map(|(id, member)| (id.0, PeerNode::founder(member))).collect();
+    if node.raft.is_initialized().await.unwrap_or(true) {
+        return;
+    }
+    match node.raft.initialize(nodes).await {
+        Ok(()) => tracing::info!("founded the cluster {} with {} members", node.config.scope, founders.len()),
+        Err(error) => tracing::warn!("cannot found the cluster {} yet: {error}", node.config.scope),
+    }
 }

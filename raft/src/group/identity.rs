@@ -23,9 +23,9 @@ impl GroupIdentity {
         self.applied.get_or_init(|| applied);
     }
 
-    /// Before the state names the group: the one this node takes part in.
-    pub(crate) fn expect(&self, group: GroupId) {
-        self.expected.store(group.0, Ordering::Relaxed);
+    /// Before the state names the group: the one whose messages this node accepts.
+    pub(crate) fn expect(&self, group: Option<GroupId>) {
+        self.expected.store(group.map_or(0, |group| group.0), Ordering::Relaxed);
     }
 
     /// The group, if this node belongs to one.

@@ -3,13 +3,18 @@
 //! No type of the consensus library leaves this crate. Nothing here decides who is primary: that is `ha`, from the
 //! values which this module publishes.
 
+mod admission;
 mod answer;
+mod belong;
 mod follow;
 mod founder;
 mod identity;
+mod lead;
 mod lease_voter;
+mod leave;
 mod node;
 mod propose;
+mod rejoin;
 mod reports;
 #[cfg(test)]
 mod tests;
@@ -30,12 +35,14 @@ pub use view::{
 pub(crate) use identity::GroupIdentity;
 pub(crate) use node::Node;
 
+use crate::founding::Action;
 use crate::lease::{BootTime, CloseRequest, CloseVerdict};
 use crate::model::{ClusterState, Command, Epoch, MemberId};
 use crate::network::{CallFailure, ConsensusNetwork, Kind, PeerServer, Peers, Route};
 use crate::state_machine::StateMachine;
 use crate::store::Store;
 use crate::types::Raft;
+use founder::Founder;
 use node::Parts;
 
 /// How long another voter may take to answer a close.
@@ -91,8 +98,17 @@ impl Group {
         let raft = Box::pin(Raft::new(store.id().0, Arc::new(settings), network, store.log(), machine))
             .await
             .map_err(|error| raft_failed(error.to_string()))?;
-        let phase = Phase::Founding { waiting_for: "the other members".to_owned() };
-        let parts = Parts { config, store, raft, peers: messages, identity, applied };
+        let is_new = !raft.is_initialized().await.map_err(|error| raft_failed(error.to_string()))?;
+        let lost = store.lost().filter(|_| is_new);
+        let machine = if is_new && lost.is_none() {
+            Some(founder::machine(&config, store.id(), store.promise().as_deref()).map_err(store_failed)?)
+        } else {
+            identity.expect(store.group());
+            None
+        };
+        let (founder, actions) = Founder::new(machine);
+        let phase = Phase::Joining { waiting_for: "the first answers".to_owned() };
+        let parts = Parts { config, store, raft, peers: messages, identity, applied, founder };
         let node = Node::new(parts, phase);
         let route = match server.add(&node.config.scope, Arc::clone(&node) as _) {
             Ok(route) => route,
@@ -102,7 +118,9 @@ impl Group {
             }
         };
         node.spawn(follow::run(Arc::clone(&node)));
-        node.spawn(founder::run(Arc::clone(&node)));
+        node.spawn(find_a_group(Arc::clone(&node), lost, actions));
+        node.spawn(lead::run(Arc::clone(&node)));
+        node.spawn(belong::look_for_other_groups(Arc::clone(&node)));
         node.spawn(reports::run(Arc::clone(&node)));
         let handle = Handle { node, route: Mutex::new(Some(route)), given_up: Mutex::new(given_up) };
         Ok(Self { handle: Arc::new(handle) })
@@ -153,7 +171,7 @@ impl Group {
             let (addr, reason) = (target.addr, failure.to_string());
             match failure {
                 CallFailure::NotSent(_) | CallFailure::Lost(_) => CallError::Unreachable { addr, reason },
-                CallFailure::Refused(_) => CallError::Refused { addr, reason },
+                CallFailure::Refused(_) | CallFailure::OtherScope(_) => CallError::Refused { addr, reason },
             }
         })
     }
@@ -193,9 +211,8 @@ impl Group {
     }
 
     /// A clean stop: gives the vote back if the rest keeps a majority without it.
-    #[expect(clippy::unused_async, reason = "the signature which the daemon compiles against")]
-    pub async fn leave(&self, _within: Duration) -> LeaveOutcome {
-        LeaveOutcome::KeptVote("not built yet".to_owned())
+    pub async fn leave(&self, within: Duration) -> LeaveOutcome {
+        leave::leave(self.node(), within).await
     }
 
     /// Ends all tasks and waits for them.
@@ -203,4 +220,13 @@ impl Group {
         drop(self.handle.route.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.node().shutdown().await;
     }
+}
+
+/// Founds a group or finds one, and belongs to it from then on.
+async fn find_a_group(node: Arc<Node>, lost: Option<String>, actions: tokio::sync::mpsc::Receiver<Action>) {
+    match lost {
+        Some(lost) => rejoin::run(&node, &lost).await,
+        None => founder::run(&node, actions).await,
+    }
+    belong::run(node).await;
 }

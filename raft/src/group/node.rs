@@ -1,5 +1,6 @@
 //! What the parts of a running group share, and the tasks that they own.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,10 +9,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::founder::Founder;
 use super::identity::GroupIdentity;
 use super::lease_voter::LeaseVoter;
 use super::reports::Reports;
 use super::view::{GroupConfig, GroupView, Phase, Timing};
+use crate::clock;
+use crate::lease::BootTime;
 use crate::model::{MemberId, MemberKind};
 use crate::network::{Peers, Target};
 use crate::state_machine::Applied;
@@ -40,6 +44,15 @@ pub(crate) struct Node {
     pub(crate) view: watch::Sender<Arc<GroupView>>,
     pub(crate) voter: Arc<LeaseVoter>,
     pub(crate) reports: Reports,
+    pub(crate) founder: Founder,
+    /// One newcomer is decided on at a time.
+    pub(crate) admission: tokio::sync::Mutex<()>,
+    /// This process is giving its vote back: it does not ask for it again.
+    pub(crate) leaving: AtomicBool,
+    /// When messages of another group were last complained about.
+    pub(crate) complained: Mutex<BootTime>,
+    /// When a Raft leader was last heard in this process.
+    pub(crate) heard: Mutex<Option<BootTime>>,
     pub(crate) stop: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -53,11 +66,12 @@ pub(crate) struct Parts {
     pub(crate) peers: Arc<Peers>,
     pub(crate) identity: Arc<GroupIdentity>,
     pub(crate) applied: watch::Receiver<Arc<Applied>>,
+    pub(crate) founder: Founder,
 }
 
 impl Node {
     pub(crate) fn new(parts: Parts, phase: Phase) -> Arc<Self> {
-        let Parts { config, store, raft, peers, identity, applied } = parts;
+        let Parts { config, store, raft, peers, identity, applied, founder } = parts;
         let id = store.id();
         let first = Arc::clone(&applied.borrow());
         let view = GroupView {
@@ -79,6 +93,11 @@ impl Node {
             view: watch::Sender::new(Arc::new(view)),
             voter,
             reports: Reports::default(),
+            founder,
+            admission: tokio::sync::Mutex::default(),
+            leaving: AtomicBool::new(false),
+            complained: Mutex::default(),
+            heard: Mutex::default(),
             stop: CancellationToken::new(),
             tasks: Mutex::default(),
         })
@@ -156,6 +175,14 @@ impl Node {
             .filter(|(id, member)| **id != self.id && member.kind == MemberKind::Data);
         others.map(|(id, member)| (*id, member.raft_addr.clone())).collect()
     }
+}
+
+/// A random number that is not zero.
+pub(crate) fn random() -> u64 {
+    let mut bytes = [0_u8; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    let time = u64::try_from(clock::now().0.as_nanos()).unwrap_or(u64::MAX);
+    if filled.is_ok() { u64::from_ne_bytes(bytes).max(1) } else { time }
 }
 
 /// The consensus library's settings. Its defaults are wrong for us where a value stands here.

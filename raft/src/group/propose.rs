@@ -6,10 +6,12 @@ use std::time::Duration;
 use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use super::node::Node;
 use super::view::{Proposed, ReadError};
+use crate::clock;
+use crate::lease::BootTime;
 use crate::model::{ClusterState, Command, MemberId, Outcome};
 use crate::network::{CallFailure, Kind};
 
@@ -67,7 +69,7 @@ pub(crate) async fn read_here(node: &Node, limit: Duration) -> ReadAnswer {
 
 /// Proposes wherever the Raft leader is. Tries again only while it is sure that nothing was appended.
 pub(crate) async fn propose(node: &Arc<Node>, command: Command) -> Proposed {
-    let end = Instant::now() + LIMIT;
+    let end = clock::now().after(LIMIT);
     let mut hint = None;
     let mut last = "no Raft leader is known".to_owned();
     while let Some(left) = remaining(end) {
@@ -101,7 +103,7 @@ pub(crate) async fn propose(node: &Arc<Node>, command: Command) -> Proposed {
 
 /// Reads wherever the Raft leader is.
 pub(crate) async fn read(node: &Arc<Node>) -> Result<ClusterState, ReadError> {
-    let end = Instant::now() + LIMIT;
+    let end = clock::now().after(LIMIT);
     let mut hint = None;
     let mut reason = "no Raft leader is known".to_owned();
     while let Some(left) = remaining(end) {
@@ -139,15 +141,15 @@ async fn ask<Q: Serialize, A: serde::de::DeserializeOwned>(
 }
 
 /// Who proposed sees it, unless this node lags badly.
-async fn await_applied(node: &Node, index: u64, end: Instant) {
+async fn await_applied(node: &Node, index: u64, end: BootTime) {
     let mut applied = node.applied.clone();
-    let limit = end.min(Instant::now() + APPLY_LIMIT);
-    let seen = timeout_at(limit, applied.wait_for(|applied| applied.index() >= index)).await;
+    let limit = remaining(end).unwrap_or_default().min(APPLY_LIMIT);
+    let seen = timeout(limit, applied.wait_for(|applied| applied.index() >= index)).await;
     if seen.is_err() {
         tracing::debug!("entry {index} is committed and not yet applied here");
     }
 }
 
-fn remaining(end: Instant) -> Option<Duration> {
-    Some(end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
+fn remaining(end: BootTime) -> Option<Duration> {
+    Some(end.since(clock::now())).filter(|left| !left.is_zero())
 }

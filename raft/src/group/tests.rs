@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc;
 
@@ -62,9 +63,28 @@ impl Running {
         self.until("membership", |view| view.phase == Phase::Member).await;
     }
 
-    async fn stop(self) {
+    fn addr(&self) -> String {
+        self.server.local_addr().to_string()
+    }
+
+    /// Until this member and no other set votes, in Raft and for the lease.
+    async fn until_voters(&self, voters: &[&Self]) {
+        let wanted: BTreeSet<_> = voters.iter().map(|voter| voter.group.id()).collect();
+        self.until("the voters", |view| view.raft.voters == wanted && view.state.lease.voters == wanted)
+            .await;
+    }
+
+    async fn until_refused(&self) -> String {
+        let view = self.until("a refusal", |view| matches!(view.phase, Phase::Refused(_))).await;
+        let Phase::Refused(sentence) = &view.phase else { panic!("{view:?}") };
+        sentence.clone()
+    }
+
+    async fn stop(self) -> String {
+        let addr = self.addr();
         self.group.shutdown().await;
         self.server.shutdown().await;
+        addr
     }
 }
 
@@ -197,6 +217,142 @@ async fn a_restarted_member_knows_what_was_agreed() {
     assert_eq!(again.group.given_up(), Epoch(1));
     again.until("the epoch", |view| view.state.lease.epoch == Epoch(1)).await;
     again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rest_agrees_without_a_dead_member_which_finds_its_way_back() {
+    let dir = TempDir::new().expect("a directory");
+    let mut nodes = three(&dir).await;
+    for node in &nodes {
+        node.until_member().await;
+    }
+    let all: Vec<String> = nodes.iter().map(Running::addr).collect();
+    let view = nodes[0].until("a leader", |view| view.raft.raft_leader.is_some()).await;
+    let leads =
+        nodes.iter().position(|node| Some(node.group.id()) == view.raft.raft_leader).expect("one of them");
+    let dead = nodes.remove(leads);
+    let (name, id) = (format!("node{leads}"), dead.group.id());
+    let addr = dead.stop().await;
+    assert_eq!(propose_until_known(&nodes[0].group, grant(&nodes[1].group, 0)).await, Outcome::Applied);
+    let server = PeerServer::bind(&addr).await.expect("the port is free again");
+    let partners = all.into_iter().filter(|other| *other != addr).collect();
+    let back = Running::start(server, &name, partners, dir.path()).await;
+    assert_eq!(back.group.id(), id);
+    back.until("the epoch", |view| view.state.lease.epoch == Epoch(1)).await;
+    back.until_member().await;
+    back.stop().await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+/// Proposes again while the outcome is unknown: what a caller with a compare-and-set may do.
+async fn propose_until_known(group: &Group, command: Command) -> Outcome {
+    for _ in 0..10 {
+        if let Proposed::Outcome(outcome) = group.propose(command.clone()).await {
+            return outcome;
+        }
+    }
+    panic!("no outcome of {command:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newcomer_is_let_in_and_gets_its_votes() {
+    let dir = TempDir::new().expect("a directory");
+    let first = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    first.until_member().await;
+    let second = Running::start(listen().await, "node1", vec![first.addr()], dir.path()).await;
+    second.until_member().await;
+    first.until_voters(&[&first, &second]).await;
+    let third = Running::start(listen().await, "node2", vec![second.addr(), first.addr()], dir.path()).await;
+    third.until_member().await;
+    third.until_voters(&[&first, &second, &third]).await;
+    for node in [third, second, first] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_in_use_is_refused_and_a_wiped_bearer_replaced() {
+    let dir = TempDir::new().expect("a directory");
+    let mut nodes = three(&dir).await;
+    for node in &nodes {
+        node.until_member().await;
+    }
+    let partners: Vec<String> = nodes.iter().map(Running::addr).collect();
+    let other_dir = TempDir::new().expect("a directory");
+    let imitator = Running::start(listen().await, "node2", partners.clone(), other_dir.path()).await;
+    let sentence = imitator.until_refused().await;
+    assert!(sentence.contains("already a node named 'node2' running"), "{sentence}");
+    imitator.stop().await;
+    assert_eq!(nodes[0].group.watch().borrow().state.members.len(), 3);
+
+    let wiped = nodes.pop().expect("three");
+    let former = wiped.group.id();
+    let addr = wiped.stop().await;
+    std::fs::remove_dir_all(dir.path().join("node2")).expect("wipes");
+    let server = PeerServer::bind(&addr).await.expect("the port is free again");
+    let back = Running::start(server, "node2", partners[..2].to_vec(), dir.path()).await;
+    assert_ne!(back.group.id(), former);
+    back.until_member().await;
+    nodes[0].until_voters(&[&nodes[0], &nodes[1], &back]).await;
+    assert!(!nodes[0].group.watch().borrow().state.members.contains_key(&former));
+    back.stop().await;
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_stop_gives_the_vote_back_and_the_last_one_says_whom_it_waits_for() {
+    let dir = TempDir::new().expect("a directory");
+    let first = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    first.until_member().await;
+    let second = Running::start(listen().await, "node1", vec![first.addr()], dir.path()).await;
+    second.until_member().await;
+    first.until_voters(&[&first, &second]).await;
+
+    assert_eq!(second.group.leave(LIMIT).await, LeaveOutcome::Left);
+    let addr = second.stop().await;
+    first.until_voters(&[&first]).await;
+    assert_eq!(propose_until_known(&first.group, grant(&first.group, 0)).await, Outcome::Applied);
+    let kept = first.group.leave(LIMIT).await;
+    assert!(matches!(kept, LeaveOutcome::KeptVote(_)), "{kept:?}");
+    let first_addr = first.stop().await;
+
+    let server = PeerServer::bind(&addr).await.expect("the port is free again");
+    let second = Running::start(server, "node1", vec![first_addr.clone()], dir.path()).await;
+    let waits = |view: &GroupView| matches!(&view.phase, Phase::Joining { waiting_for } if waiting_for.contains("node0"));
+    second.until("whom it waits for", waits).await;
+    let server = PeerServer::bind(&first_addr).await.expect("the port is free again");
+    let first = Running::start(server, "node0", Vec::new(), dir.path()).await;
+    second.until_member().await;
+    first.until("two Raft voters", |view| view.raft.voters.len() == 2).await;
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_groups_of_one_scope_refuse_each_other() {
+    let dir = TempDir::new().expect("a directory");
+    let one = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    let other = Running::start(listen().await, "node1", Vec::new(), dir.path()).await;
+    one.until_member().await;
+    other.until_member().await;
+    let question = CloseRequest { candidate: one.group.id(), epoch: Epoch(0), for_real: false };
+    let target = crate::network::Target { addr: other.addr(), id: None };
+    let node = one.group.node();
+    let group = node.identity.group();
+    let refused: Result<CloseVerdict, _> =
+        node.peers.call(&target, group, Kind::Close, &question, LIMIT).await;
+    let sentence = refused.expect_err("another group").to_string();
+    assert!(sentence.contains("another group") && sentence.contains("another scope"), "{sentence}");
+    let stranger = crate::network::Target { addr: other.addr(), id: Some(one.group.id()) };
+    let refused: Result<CloseVerdict, _> =
+        node.peers.call(&stranger, group, Kind::Close, &question, LIMIT).await;
+    assert!(refused.expect_err("another member").to_string().contains("listens here, not member"));
+    one.stop().await;
+    other.stop().await;
 }
 
 #[tokio::test]

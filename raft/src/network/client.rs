@@ -42,6 +42,9 @@ pub(crate) enum CallFailure {
     /// It may have arrived.
     #[error("{0}")]
     Lost(String),
+    /// Somebody listens there who does not serve this cluster.
+    #[error("{0}")]
+    OtherScope(String),
     /// It arrived and was not carried out.
     #[error("{0}")]
     Refused(String),
@@ -144,7 +147,8 @@ fn classify(status: &Status) -> CallFailure {
         cause = error.source();
     }
     match status.code() {
-        Code::FailedPrecondition | Code::NotFound | Code::InvalidArgument | Code::Unimplemented => {
+        Code::NotFound => CallFailure::OtherScope(status.message().to_owned()),
+        Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
             CallFailure::Refused(status.message().to_owned())
         }
         Code::Ok

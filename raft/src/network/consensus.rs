@@ -81,7 +81,7 @@ impl Connection {
         let target = Target { addr, id: Some(self.id) };
         self.peers.call(&target, self.identity.group(), kind, question, limit).await.map_err(|failure| {
             match &failure {
-                CallFailure::NotSent(_) | CallFailure::Refused(_) => {
+                CallFailure::NotSent(_) | CallFailure::Refused(_) | CallFailure::OtherScope(_) => {
                     RPCError::Unreachable(Unreachable::new(&failure))
                 }
                 CallFailure::Lost(_) => RPCError::Network(NetworkError::new(&failure)),

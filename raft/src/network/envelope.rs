@@ -86,11 +86,11 @@ kinds! {
     Read = 21,
     /// Data members: my report for yours.
     Report = 22,
-    /// Founding: who are you?
+    /// Founding: how far are you?
     Probe = 30,
-    /// Founding: what the founding's state machine says.
-    Found = 31,
-    /// To any member: let me in.
+    /// Founding: promise yourself.
+    Promise = 31,
+    /// To the Raft leader: let me in, or take note of my new addresses and tags.
     Join = 32,
 }
 
