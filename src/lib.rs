@@ -11,6 +11,20 @@
 //!               /                  |                     \
 //!         PostgreSQL         propose to the log         guard
 //! ```
+//!
+//! One way, one loop, one place that acts; every arrow is a value. Layers, from the top; each imports only what stands
+//! below it (`tests/tidy` checks that):
+//!
+//! - `main`, `bin/pgherdctl`, [`daemon`], `cli`: programs; they wire and print.
+//! - [`api`]: REST, answered from the last published view. Writes operators' wishes into the log, never acts.
+//! - [`agent`]: the loop.
+//! - [`postgres`], [`guard`]: the local PostgreSQL, and the process that ends its writing at the end of the lease. They
+//!   produce facts and perform actions, and do not know each other.
+//! - [`ha`]: the decisions. Start reading here.
+//! - `pgherd_raft`: the replicated model and the lease (both pure), the group, the peers' port, founding and joining.
+//! - `pgherd_storage`: log, vote, snapshot and floor on disk.
+//!
+//! [`config`] and [`metrics`] are leaves. The witness (`witness/`) uses `pgherd_raft` alone.
 
 pub mod agent;
 pub mod api;
