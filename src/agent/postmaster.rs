@@ -1,6 +1,7 @@
 //! The guard as the parent of the postmaster, for [`crate::postgres`], which does not know it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -8,6 +9,9 @@ use super::licence::GuardSlot;
 use crate::guard::{Guard, PostmasterExit, PostmasterSignal as GuardSignal, StartRequest};
 use crate::ha::{Fact, Process};
 use crate::postgres::{Postmaster, PostmasterCommand, PostmasterError, PostmasterSignal};
+
+/// The news tell at once when a postmaster ends; this is only for news that came before the page was read.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The postmaster through the present guard.
 #[derive(Debug)]
@@ -59,14 +63,16 @@ impl Postmaster for GuardedPostmaster {
             let guard = self.guard()?;
             let mut news = guard.watch();
             loop {
-                let seen = news.borrow_and_update().clone();
-                if !seen.is_alive {
-                    return Err(PostmasterError("the guard is gone".to_owned()));
+                // The page is ahead of the news: it is written before a start is answered.
+                match guard.process() {
+                    Fact::Known { value: Process::Stopped, .. } => {
+                        let last_exit = news.borrow().last_exit;
+                        return Ok(how_it_ended(last_exit));
+                    }
+                    Fact::Known { .. } => {}
+                    Fact::Unknown(why) => return Err(PostmasterError(why)),
                 }
-                if matches!(seen.process, Process::Stopped) {
-                    return Ok(how_it_ended(seen.last_exit));
-                }
-                if news.changed().await.is_err() {
+                if tokio::time::timeout(LOOK_AGAIN, news.changed()).await.is_ok_and(|news| news.is_err()) {
                     return Err(PostmasterError("the guard is gone".to_owned()));
                 }
             }

@@ -240,7 +240,8 @@ fn without_data(o: &Observation) -> Decision {
         return release(o, Decision::new(State::Demoting, Rule::HolderWithoutData, because, SOON));
     }
     let epoch = o.cluster.lease.epoch;
-    if let Some(failed) = o.finished.get(&JobKind::Bootstrap).filter(|ended| ended.error.is_some()) {
+    let failed = o.finished.get(&JobKind::Bootstrap).filter(|ended| ended.epoch == epoch);
+    if let Some(failed) = failed.filter(|ended| ended.error.is_some()) {
         let error = failed.error.clone().unwrap_or_default();
         let because = format!("the cluster could not be initialised: {error}");
         return release(o, Decision::new(State::Demoting, Rule::GiveBack, because, SOON));

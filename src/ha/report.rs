@@ -49,7 +49,7 @@ pub fn streams(server: &Server) -> bool {
 }
 
 fn stands_back(o: &Observation) -> bool {
-    [JobKind::Promote, JobKind::StartPrimary]
+    [JobKind::Promote, JobKind::StartPrimary, JobKind::Bootstrap]
         .iter()
         .filter_map(|kind| o.finished.get(kind))
         .any(|ended| ended.error.is_some() && ended.age < STAND_BACK)

@@ -67,7 +67,7 @@ fn upstream(o: &Observation, id: MemberId) -> Option<Upstream> {
 }
 
 /// How long to wait before a failed action is tried again; none: now.
-fn pause_after(finished: Option<&Finished>) -> Option<(Duration, &str)> {
+pub(super) fn pause_after(finished: Option<&Finished>) -> Option<(Duration, &str)> {
     let ended = finished?;
     let error = ended.error.as_deref()?;
     let pause = (RETRY_STEP * ended.failures).min(RETRY_LIMIT);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgherd_raft::lease::patience;
 use pgherd_raft::model::{Basis, Command, Intent, IntentEnd, MemberId, MemberKind, Tenure};
 
-use super::action::{Action, LeaseAction, PgAction};
+use super::action::{Action, JobKind, LeaseAction, PgAction};
 use super::candidate::{REPORT_FRESH, Ranking, rank};
 use super::decide::{SOON, is_running};
 use super::decision::{Decision, State};
@@ -232,6 +232,11 @@ fn take_vacant(o: &Observation, because: &str) -> Decision {
 /// The first lease of a new cluster: a member with data first, then the name.
 fn first_lease(o: &Observation) -> Decision {
     let mine = own_report(o);
+    if let Some((pause, error)) = standby::pause_after(o.finished.get(&JobKind::Bootstrap)) {
+        let because = format!("the cluster could not be initialised: {error}");
+        return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, pause)
+            .wait("another member, or the next attempt");
+    }
     let others = o.cluster.members.iter().filter(|(id, member)| {
         **id != o.me && member.kind == MemberKind::Data && !o.cluster.leaving.contains(*id)
     });
