@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::harness::cluster::HEAL_LIMIT;
+use crate::harness::cluster::{Cluster, HEAL_LIMIT};
 use crate::harness::story::{self, Outcome};
 use crate::harness::workload::Workload;
 
@@ -12,18 +12,23 @@ use crate::harness::workload::Workload;
 pub(crate) async fn run() -> Result<ExitCode> {
     let (mut cluster, proxy, took) = crate::bring_up().await?;
     println!("\nbring-up of three nodes: {:.1} s", took.as_secs_f64());
-    let mut workload = Workload::start(&cluster, Some(proxy.read_write)).await?;
+    let told = tell(&mut cluster, proxy.read_write).await;
+    told.with_context(|| cluster.logs(30))
+}
+
+async fn tell(cluster: &mut Cluster, read_write: u16) -> Result<ExitCode> {
+    let mut workload = Workload::start(cluster, Some(read_write)).await?;
     let mut planned_losses = 0;
 
-    let (lost, old) = story::lose_primary(&mut cluster, &workload).await?;
+    let (lost, old) = story::lose_primary(cluster, &workload).await?;
     let name = cluster.node(old)?.name.clone();
     print(&format!("kill -9 of {name}: daemon, guard, PostgreSQL"), &lost);
 
-    let back = story::return_node(&mut cluster, &workload, old).await?;
+    let back = story::return_node(cluster, &workload, old).await?;
     planned_losses += back.lost;
     print(&format!("{name} comes back as a standby"), &back);
 
-    let over = story::switch_over(&mut cluster, &workload, Some(old)).await?;
+    let over = story::switch_over(cluster, &workload, Some(old)).await?;
     planned_losses += over.lost;
     print(&format!("switchover back to {name}"), &over);
 

@@ -107,7 +107,7 @@ async fn bring_up() -> Result<(Cluster, HaProxy, Duration)> {
     let mut screen = Screen::new();
     tokio::select! {
         whole = cluster.wait_until_whole(BRING_UP_LIMIT) => {
-            whole?;
+            whole.with_context(|| cluster.logs(15))?;
         }
         () = watch(&cluster, &mut screen, begin) => {}
     }

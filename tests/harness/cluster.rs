@@ -216,8 +216,21 @@ impl Cluster {
 
     /// One primary, all other started data nodes streaming from it, and everybody in the member table.
     pub(crate) async fn wait_until_whole(&self, limit: Duration) -> Result<usize> {
-        let whole = wait::until("a whole cluster", limit, async || self.look().await).await;
-        whole.with_context(|| self.logs(15))
+        wait::until("a whole cluster", limit, async || match self.ended_daemon() {
+            Some(name) => Ok(Err(anyhow::anyhow!("the daemon of {name} has ended"))),
+            None => self.look().await.map(Ok),
+        })
+        .await?
+    }
+
+    /// A node whose daemon was started and has ended by itself: nobody waits for it.
+    fn ended_daemon(&self) -> Option<&str> {
+        let is_zombie = |pid: i32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+        };
+        let ended = self.nodes.iter().find(|node| node.daemon_pid().is_some_and(is_zombie));
+        ended.map(|node| node.name.as_str())
     }
 
     async fn look(&self) -> Result<usize, String> {

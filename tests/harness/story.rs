@@ -28,7 +28,7 @@ pub(crate) async fn lose_primary(cluster: &mut Cluster, workload: &Workload) -> 
     let lost_before = workload.lost(cluster).await?.len();
     let begin = clock::now();
     cluster.node_mut(old)?.kill_everything()?;
-    cluster.wait_for_takeover(old, HEAL_LIMIT).await.with_context(|| cluster.logs(20))?;
+    cluster.wait_for_takeover(old, HEAL_LIMIT).await?;
     let outcome = settle(cluster, workload, begin, lost_before).await?;
     Ok((outcome, old))
 }
@@ -66,7 +66,7 @@ pub(crate) async fn switch_over(
     let to = to.or_else(other).context("nobody to switch over to")?;
     let lost_before = workload.lost(cluster).await?.len();
     let begin = clock::now();
-    cluster.switchover(from, to).await.with_context(|| cluster.logs(20))?;
+    cluster.switchover(from, to).await?;
     cluster.wait_for_takeover(from, HEAL_LIMIT).await?;
     let mut outcome = settle(cluster, workload, begin, lost_before).await?;
     cluster.wait_until_whole(HEAL_LIMIT).await?;
@@ -85,7 +85,7 @@ async fn settle(
     lost_before: usize,
 ) -> Result<Outcome> {
     let healed = clock::now();
-    workload.wait_until_writing(healed, HEAL_LIMIT).await.with_context(|| cluster.logs(20))?;
+    workload.wait_until_writing(healed, HEAL_LIMIT).await?;
     let has_proxy = workload.routes().contains(&Route::Proxy);
     Ok(Outcome {
         direct: workload.ledger.longest_gap_since(Route::Direct, begin),

@@ -8,6 +8,8 @@ target=${CARGO_TARGET_DIR:-target}
 log=$target/test.log
 mkdir -p "$target"
 started=$SECONDS
+# A failed scenario shows the logs of its nodes; stacks of the runtime would bury them.
+export RUST_BACKTRACE=0
 
 # Cluster tests start all three programs; cargo builds only those of the tested package by itself.
 cargo build --locked --workspace --bins || exit 1

@@ -47,7 +47,7 @@ fn edit(cluster: &Cluster, index: usize, from: &str, to: &str) -> Result<()> {
 fn a_broken_file_is_refused_with_every_mistake_and_its_place() {
     run(Plan::of(1), async |cluster| {
         edit(cluster, 0, "ttl: 5", "ttl: [5")?;
-        refuses(cluster, 0, &["pgherd.yml", "line"]).await?;
+        refuses(cluster, 0, &["pgherd.yml:", "YAML"]).await?;
         ensure!(!cluster.node(0)?.data_dir().exists(), "a data directory was made");
         Ok(())
     });
