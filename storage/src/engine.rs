@@ -1,4 +1,9 @@
-//! The database as one thread sees it: open and verify, commit batches durably.
+//! The database as one thread sees it: open and verify, write durably.
+//!
+//! A write adds records, then replaces the state record, which makes them count. It relies on one property of sled:
+//! after a crash the database is as after some prefix of the single operations on it, and that prefix has everything
+//! that was forced to disk; it does without sled's batches and transactions. Whatever a write makes superfluous
+//! is removed with the next one, when the state that meant it can no longer come back.
 //!
 //! It owns the sled database, the descriptor used for `fdatasync` (sled's own `flush` is `sync_file_range`, which
 //! leaves file sizes and the drive's cache behind) and the seal. It promises that a commit which returned is on
@@ -13,19 +18,27 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::codec::{self, META_KEY, PART_BYTES};
+use crate::codec::{self, Blob, META_KEY};
 use crate::error::{AmnesiaReason, StoreError};
 use crate::files;
 use crate::format;
-use crate::meta::{LogMark, Meta, SnapshotMark};
+use crate::meta::{BlobMark, LogMark, Meta};
 use crate::seal::{Seal, Sealed};
 use crate::verify::{self, Contents};
 
 /// sled's cache: our working set is a few MiB and read only at open.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// sled reuses its file by segments; half its default keeps the directory a third smaller.
+const SEGMENT_BYTES: usize = 256 * 1024;
 /// sled's threads may hold its file lock a moment after the last handle is gone.
 const SLED_LOCK_TRIES: u32 = 500;
 const SLED_LOCK_PAUSE: Duration = Duration::from_millis(10);
+/// Superfluous records removed with one write, beside as many as it adds: sled reuses space only after a flush, so
+/// a large purge in one go would make its file grow by several times what it removes.
+const REMOVED_PER_WRITE: usize = 64;
+/// sled moves live pages out of a segment and then overwrites it, thinking that the moved ones are durable; so they
+/// must be, before it has written the segments that lie between. An operation moves a page of some KiB at most.
+const OPERATIONS_PER_SYNC: usize = 32;
 const DATABASE: &str = "db";
 
 /// A change of the store; several make a batch.
@@ -59,7 +72,15 @@ pub(crate) struct NewEntry {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
     pub(crate) chain: u32,
-    pub(crate) parts: u16,
+    pub(crate) write: u64,
+    pub(crate) bytes: usize,
+}
+
+/// Records a write adds, and those it makes superfluous.
+#[derive(Debug, Default)]
+struct Records {
+    added: BTreeMap<Vec<u8>, Vec<u8>>,
+    superfluous: Vec<Vec<u8>>,
 }
 
 /// The open database.
@@ -72,6 +93,10 @@ pub(crate) struct Engine {
     meta: Meta,
     kept: VecDeque<Kept>,
     notes: BTreeMap<String, Vec<u8>>,
+    /// Keys of records of a write that a crash left unfinished; the next write may need the same keys.
+    unfinished: Vec<Vec<u8>>,
+    /// Keys of records that nothing means any more.
+    garbage: VecDeque<Vec<u8>>,
     sync: bool,
 }
 
@@ -138,6 +163,8 @@ impl Engine {
             meta: contents.meta.clone(),
             kept: contents.kept.clone(),
             notes: contents.notes.clone(),
+            unfinished: contents.unfinished.clone(),
+            garbage: contents.garbage.iter().cloned().collect(),
             sync,
         };
         // What a killed process left in the page cache only must be on disk before it is used.
@@ -156,40 +183,48 @@ impl Engine {
         self.meta.sequence
     }
 
-    /// Writes changes as one atomic batch; on return they are on disk and sealed.
+    /// Writes changes, all or none of them; on return they are on disk and sealed.
     pub(crate) fn commit(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
         let mut next = self.meta.clone();
         next.sequence = next.sequence.saturating_add(1);
-        let mut batch = sled::Batch::default();
+        let mut records = Records::default();
         for change in changes {
-            self.stage(change, &mut next, &mut batch)?;
+            self.stage(change, &mut next, &mut records)?;
         }
-        batch.insert(META_KEY, codec::encode_meta(&next)?);
-        let db = &self.db;
-        match guarded(|| db.apply_batch(batch)) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(self.failed(&error.to_string())),
-            Err(reason) => return Err(self.failed(&reason)),
+        let meta = codec::encode_meta(&next)?;
+        let Records { added, superfluous } = records;
+        let mut removed = std::mem::take(&mut self.unfinished);
+        let room = added.len().saturating_add(REMOVED_PER_WRITE).min(self.garbage.len());
+        removed.extend(self.garbage.drain(..room));
+        let operations = removed.into_iter().map(|key| (key, None));
+        let operations = operations.chain(added.into_iter().map(|(key, value)| (key, Some(value))));
+        for (number, (key, value)) in (1_usize..).zip(operations) {
+            self.perform(key, value)?;
+            if number.is_multiple_of(OPERATIONS_PER_SYNC) {
+                self.sync_data()?;
+            }
         }
+        self.perform(META_KEY.to_vec(), Some(meta))?;
         self.sync_data()?;
         self.seal.write(&next)?;
         self.meta = next;
+        self.garbage.extend(superfluous);
         Ok(())
     }
 
-    /// Puts one change into the batch and into the state it will leave.
-    fn stage(&mut self, change: Change, next: &mut Meta, batch: &mut sled::Batch) -> Result<(), StoreError> {
+    /// Adds one change to the records and to the state they will leave.
+    fn stage(&mut self, change: Change, next: &mut Meta, records: &mut Records) -> Result<(), StoreError> {
         match change {
             Change::Append(entries) => {
                 for entry in entries {
-                    self.stage_entry(entry, next, batch)?;
+                    self.stage_entry(entry, next, records)?;
                 }
             }
             Change::Truncate { from, last } => {
                 let mut end = next.next_index();
                 while end > from.max(next.first) {
                     end = end.saturating_sub(1);
-                    remove_entry(batch, end, self.kept.pop_back());
+                    records.drop_entry(end, self.kept.pop_back());
                 }
                 next.last = last;
                 next.chain = self.kept.back().map_or(0, |kept| kept.chain);
@@ -200,11 +235,11 @@ impl Engine {
             Change::Purge(upto) => {
                 while next.first <= upto.index {
                     let Some(kept) = self.kept.pop_front() else { break };
-                    remove_entry(batch, next.first, Some(kept));
+                    records.drop_entry(next.first, Some(kept));
                     next.first = next.first.saturating_add(1);
                 }
                 next.first = next.first.max(upto.index.saturating_add(1));
-                if next.next_index() <= next.first && self.kept.is_empty() {
+                if self.kept.is_empty() {
                     next.last = Some(upto.clone());
                 }
                 next.purged = Some(upto);
@@ -213,12 +248,15 @@ impl Engine {
             Change::Committed(committed) => next.committed = committed,
             Change::Floor(floor) => next.floor = next.floor.max(floor),
             Change::Note { key, value } => {
-                batch.insert(codec::note_key(&key), value.clone());
                 self.notes.insert(key, value);
-                next.notes = u32::try_from(self.notes.len()).unwrap_or(u32::MAX);
-                next.notes_crc = codec::notes_crc(self.notes.iter());
+                let notes = codec::encode_notes(&self.notes)?;
+                next.notes =
+                    Some(records.add_blob(Blob::Notes, &notes, next.sequence, next.notes.as_ref())?);
             }
-            Change::Snapshot(blob) => stage_snapshot(&blob, next, batch),
+            Change::Snapshot(bytes) => {
+                let old = next.snapshot.as_ref();
+                next.snapshot = Some(records.add_blob(Blob::Snapshot, &bytes, next.sequence, old)?);
+            }
         }
         Ok(())
     }
@@ -227,7 +265,7 @@ impl Engine {
         &mut self,
         entry: NewEntry,
         next: &mut Meta,
-        batch: &mut sled::Batch,
+        records: &mut Records,
     ) -> Result<(), StoreError> {
         let index = entry.mark.index;
         if self.kept.is_empty() && index >= next.first {
@@ -236,19 +274,26 @@ impl Engine {
             return Err(StoreError::NotConsecutive { index, expected: next.next_index() });
         }
         let (chain, record) = codec::encode_entry(index, next.chain, &entry.payload);
-        let mut parts: u16 = 0;
-        for part in record.chunks(PART_BYTES) {
-            batch.insert(codec::log_key(index, parts), part);
-            parts = parts.checked_add(1).ok_or(StoreError::TooLarge {
-                what: "a log entry",
-                size: record.len(),
-                limit: PART_BYTES.saturating_mul(usize::from(u16::MAX)),
-            })?;
+        for (part, bytes) in codec::parts("a log entry", &record)? {
+            records.add(codec::log_key(index, next.sequence, part), bytes);
         }
-        self.kept.push_back(Kept { chain, parts });
+        self.kept.push_back(Kept { chain, write: next.sequence, bytes: record.len() });
         next.chain = chain;
         next.last = Some(entry.mark);
         Ok(())
+    }
+
+    /// One operation of sled: an insertion, or a removal without a value.
+    fn perform(&self, key: Vec<u8>, value: Option<Vec<u8>>) -> Result<(), StoreError> {
+        let performed = guarded(|| match value {
+            Some(value) => self.db.insert(key, value),
+            None => self.db.remove(key),
+        });
+        match performed {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(self.failed(&error.to_string())),
+            Err(reason) => Err(self.failed(&reason)),
+        }
     }
 
     /// sled's flush, then what it leaves out.
@@ -272,22 +317,47 @@ impl Engine {
     }
 }
 
-fn remove_entry(batch: &mut sled::Batch, index: u64, kept: Option<Kept>) {
-    for part in 0..kept.map_or(0, |kept| kept.parts) {
-        batch.remove(codec::log_key(index, part));
+impl Records {
+    fn add(&mut self, key: Vec<u8>, value: &[u8]) {
+        self.added.insert(key, value.to_vec());
+    }
+
+    /// Forgets a record of this write, or marks one of an earlier write as superfluous.
+    fn drop(&mut self, key: Vec<u8>) {
+        if self.added.remove(&key).is_none() {
+            self.superfluous.push(key);
+        }
+    }
+
+    fn add_blob(
+        &mut self,
+        blob: Blob,
+        bytes: &[u8],
+        write: u64,
+        old: Option<&BlobMark>,
+    ) -> Result<BlobMark, StoreError> {
+        if let Some(old) = old {
+            for part in 0..part_count(old.bytes) {
+                self.drop(codec::blob_key(blob, old.write, part));
+            }
+        }
+        for (part, piece) in codec::parts("a snapshot or note", bytes)? {
+            self.add(codec::blob_key(blob, write, part), piece);
+        }
+        Ok(BlobMark { write, bytes: bytes.len(), crc: crc32fast::hash(bytes) })
+    }
+
+    fn drop_entry(&mut self, index: u64, kept: Option<Kept>) {
+        for part in 0..kept.map_or(0, |kept| part_count(kept.bytes)) {
+            let write = kept.map_or(0, |kept| kept.write);
+            self.drop(codec::log_key(index, write, part));
+        }
     }
 }
 
-fn stage_snapshot(blob: &[u8], next: &mut Meta, batch: &mut sled::Batch) {
-    let mut parts: u32 = 0;
-    for part in blob.chunks(PART_BYTES) {
-        batch.insert(codec::snapshot_key(parts), part);
-        parts = parts.saturating_add(1);
-    }
-    for part in parts..next.snapshot.as_ref().map_or(0, |old| old.parts) {
-        batch.remove(codec::snapshot_key(part));
-    }
-    next.snapshot = Some(SnapshotMark { bytes: blob.len(), parts, crc: crc32fast::hash(blob) });
+/// Number of parts of a record, which was within the limit when it was written.
+fn part_count(bytes: usize) -> u16 {
+    u16::try_from(bytes.div_ceil(codec::PART_BYTES)).unwrap_or(u16::MAX)
 }
 
 /// Compares what the database says with what was sealed. A crash can fall between the write of a batch and its
@@ -314,6 +384,7 @@ fn open_sled(path: &Path) -> sled::Result<sled::Db> {
         .path(path)
         .cache_capacity(CACHE_BYTES)
         .flush_every_ms(None)
+        .segment_size(SEGMENT_BYTES)
         .mode(sled::Mode::LowSpace);
     for _ in 1..SLED_LOCK_TRIES {
         match config.open() {

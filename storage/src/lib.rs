@@ -12,9 +12,10 @@
 //!
 //! # Promises
 //!
-//! - Votes, entries, the floor, notes and snapshots are on disk before they are acknowledged: one batch in sled,
-//!   sled's flush, `fdatasync` on an own descriptor (sled's flush alone loses acknowledged records in a power cut),
-//!   then the seal, then the answer. What waits meanwhile is committed together.
+//! - Votes, entries, the floor, notes and snapshots are on disk before they are acknowledged: written to sled, sled's
+//!   flush, `fdatasync` on an own descriptor (sled's flush alone loses acknowledged records in a power cut), then the
+//!   seal, then the answer. What waits meanwhile is written together.
+//! - A write counts as a whole or not at all, whenever the process is killed or the power is cut.
 //! - A store that lost, tore or rolled back anything acknowledged is found out at open: [`Opened::Amnesiac`]. It is
 //!   never started empty and never repaired; [`Amnesiac::set_aside`] keeps its directory for whoever wants to look.
 //!   What no single directory can find out is that all of it was put back from an older copy: [`Store::mark`]
@@ -22,10 +23,10 @@
 //! - The first error ends the store ([`Store::failed`]); only opening it again helps.
 //! - An idle store writes nothing.
 //!
-//! Each write carries a number and a state record with the checksums of everything else, in the same atomic
-//! batch; the seal has a copy. So opening compares two records to find a rollback, and walks log, snapshot and
-//! notes against the record to find damage. All of it is kept in memory afterwards (it is small: the log is
-//! purged behind snapshots), so that nothing but opening ever reads the disk.
+//! Each write ends with a state record that has its number and the checksums of everything else; the seal has a
+//! copy. So opening compares two records to find a rollback, and walks log, snapshot and notes against the record to
+//! find damage. All of it is kept in memory afterwards (it is small: the log is purged behind snapshots), so that
+//! nothing but opening ever reads the disk.
 
 mod codec;
 mod engine;

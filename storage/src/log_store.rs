@@ -19,7 +19,7 @@ use crate::writer::Operation;
 
 /// Size of one entry as JSON in bytes. The state is KiBs; a caller refuses commands long before this, since an
 /// error here ends the Raft.
-pub const MAX_ENTRY_BYTES: usize = 8 * 1024 * 1024;
+pub const MAX_ENTRY_BYTES: usize = 4 * 1024 * 1024;
 /// Entries and bytes read at once for replication: bounds a message.
 const MAX_READ_ENTRIES: usize = 256;
 const MAX_READ_BYTES: usize = 1024 * 1024;

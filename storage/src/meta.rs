@@ -1,5 +1,5 @@
 //! The state record: everything of the store except the entries, snapshot bytes and notes themselves, for which
-//! it has checksums. It is written with each batch and copied into the seal afterwards, so that comparing two
+//! it has checksums. It is the last record of each write and copied into the seal afterwards, so that comparing two
 //! small records finds every rollback and walking the rest against it finds every damage.
 
 use serde::{Deserialize, Serialize};
@@ -12,11 +12,12 @@ pub(crate) struct LogMark {
     pub(crate) id: Value,
 }
 
-/// What the snapshot must look like.
+/// What a snapshot or the notes must look like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct SnapshotMark {
+pub(crate) struct BlobMark {
+    /// Number of the write that made it.
+    pub(crate) write: u64,
     pub(crate) bytes: usize,
-    pub(crate) parts: u32,
     pub(crate) crc: u32,
 }
 
@@ -37,9 +38,8 @@ pub(crate) struct Meta {
     pub(crate) last: Option<LogMark>,
     /// Checksum that ends the chain through all entries.
     pub(crate) chain: u32,
-    pub(crate) snapshot: Option<SnapshotMark>,
-    pub(crate) notes: u32,
-    pub(crate) notes_crc: u32,
+    pub(crate) snapshot: Option<BlobMark>,
+    pub(crate) notes: Option<BlobMark>,
 }
 
 impl Meta {
@@ -56,18 +56,12 @@ impl Meta {
             last: None,
             chain: 0,
             snapshot: None,
-            notes: 0,
-            notes_crc: 0,
+            notes: None,
         }
     }
 
     /// Index the next entry must have.
     pub(crate) fn next_index(&self) -> u64 {
         self.last.as_ref().map_or(0, |last| last.index.saturating_add(1))
-    }
-
-    /// Number of retained entries.
-    pub(crate) fn retained(&self) -> u64 {
-        self.next_index().saturating_sub(self.first)
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Mirror<C: RaftTypeConfig> {
 impl<C: RaftTypeConfig> Mirror<C> {
     /// Types what was read. `Ok(Err(_))`: intact records that contradict each other.
     pub(crate) fn load(contents: Contents) -> Result<Result<Self, AmnesiaReason>, StoreError> {
-        let Contents { meta, entries, kept: _, snapshot, notes } = contents;
+        let Contents { meta, entries, kept: _, snapshot, notes, unfinished: _, garbage: _ } = contents;
         let purged = meta.purged.map(|mark| from_value("the purge position", mark.id)).transpose()?;
         let last: Option<LogIdOf<C>> =
             meta.last.map(|mark| from_value("the last log id", mark.id)).transpose()?;
@@ -60,7 +60,7 @@ impl<C: RaftTypeConfig> Mirror<C> {
             purged,
             last,
             first: meta.first,
-            entries: entries.into(),
+            entries,
             floor: meta.floor,
             notes,
             snapshot,

@@ -14,8 +14,8 @@ use crate::writer::{Operation, Writer};
 
 /// Notes are promises of a member (a handful); more than this is a mistake.
 pub const MAX_NOTES: usize = 64;
-/// Size of one note in bytes: notes are part of each checksum of notes, and all are kept in memory.
-pub const MAX_NOTE_BYTES: usize = 16 * 1024;
+/// Size of one note in bytes, key included: all notes are written again when one changes.
+pub const MAX_NOTE_BYTES: usize = 4 * 1024;
 
 /// How to open a store.
 #[derive(Clone, Copy, Debug)]

@@ -1,56 +1,63 @@
 //! Reading the whole database once, at open, and checking every record against the state record.
 //!
 //! It promises that what it returns is exactly what the write named in the state record left: no entry missing,
-//! stale, foreign or damaged. It never repairs.
+//! stale, foreign or damaged. Records which the state record does not mean (of an unfinished write, or of one
+//! whose leavings were not removed yet) are listed as garbage. It never repairs.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::codec::{self, EntryRecord, Key};
+use crate::codec::{self, Blob, EntryRecord, Key};
 use crate::engine::Kept;
 use crate::error::AmnesiaReason;
-use crate::meta::Meta;
+use crate::meta::{BlobMark, Meta};
 
 /// Everything in a verified database.
 #[derive(Debug)]
 pub(crate) struct Contents {
     pub(crate) meta: Meta,
     /// The retained entries as JSON, the first with index `meta.first`.
-    pub(crate) entries: Vec<Arc<[u8]>>,
+    pub(crate) entries: VecDeque<Arc<[u8]>>,
     pub(crate) kept: VecDeque<Kept>,
     /// Snapshot metadata and bytes, as [`codec::decode_snapshot`] takes them.
     pub(crate) snapshot: Option<Vec<u8>>,
     pub(crate) notes: BTreeMap<String, Vec<u8>>,
+    /// Keys of records of a write later than the state record: it was not finished.
+    pub(crate) unfinished: Vec<Vec<u8>>,
+    /// Keys of records which the state record does not mean any more.
+    pub(crate) garbage: Vec<Vec<u8>>,
 }
 
 /// Records as found, before they are held against the state record.
 #[derive(Default)]
 struct Found {
     meta: Option<Vec<u8>>,
-    entries: BTreeMap<u64, Parts>,
-    snapshot: Parts,
-    notes: BTreeMap<String, Vec<u8>>,
+    /// By index, then by the write that made them.
+    entries: BTreeMap<u64, BTreeMap<u64, Record>>,
+    blobs: BTreeMap<(Blob, u64), Record>,
 }
 
 /// The retained log, checked.
+#[derive(Default)]
 struct Log {
-    entries: Vec<Arc<[u8]>>,
+    entries: VecDeque<Arc<[u8]>>,
     kept: VecDeque<Kept>,
 }
 
+/// A record put together from its parts, and their keys.
 #[derive(Default)]
-struct Parts {
-    count: u32,
+struct Record {
     bytes: Vec<u8>,
+    keys: Vec<Vec<u8>>,
+    has_gap: bool,
 }
 
-impl Parts {
-    /// Adds the next part; keys are sorted, so a gap means that one is lost.
-    fn push(&mut self, part: u32, bytes: &[u8]) -> bool {
-        let in_order = part == self.count;
-        self.count = self.count.saturating_add(1);
+impl Record {
+    /// Adds a part; keys are sorted, so each must be the next one.
+    fn push(&mut self, part: u16, key: &[u8], bytes: &[u8]) {
+        self.has_gap |= usize::from(part) != self.keys.len();
         self.bytes.extend_from_slice(bytes);
-        in_order
+        self.keys.push(key.to_vec());
     }
 }
 
@@ -59,81 +66,77 @@ pub(crate) fn read(db: &sled::Db) -> sled::Result<Result<Contents, AmnesiaReason
     let mut found = Found::default();
     for item in db.iter() {
         let (key, value) = item?;
-        let sorted = match codec::parse_key(&key) {
-            Some(Key::Meta) => {
-                found.meta = Some(value.to_vec());
-                true
+        match codec::parse_key(&key) {
+            Some(Key::Meta) => found.meta = Some(value.to_vec()),
+            Some(Key::Log { index, write, part }) => {
+                found.entries.entry(index).or_default().entry(write).or_default().push(part, &key, &value);
             }
-            Some(Key::Log { index, part }) => {
-                found.entries.entry(index).or_default().push(u32::from(part), &value)
-            }
-            Some(Key::Snapshot { part }) => found.snapshot.push(part, &value),
-            Some(Key::Note(name)) => {
-                found.notes.insert(name.to_owned(), value.to_vec());
-                true
+            Some(Key::Blob { blob, write, part }) => {
+                found.blobs.entry((blob, write)).or_default().push(part, &key, &value);
             }
             None => return Ok(Err(damage("it contains a record of unknown kind"))),
-        };
-        if !sorted {
-            return Ok(Err(damage("a part of a record is missing")));
         }
     }
     Ok(check(found))
 }
 
-fn check(found: Found) -> Result<Contents, AmnesiaReason> {
-    let Some(record) = found.meta else {
+fn check(mut found: Found) -> Result<Contents, AmnesiaReason> {
+    let Some(record) = found.meta.take() else {
         return Err(damage("the state record is missing"));
     };
     let Some(meta) = codec::decode_meta(&record) else {
         return Err(damage("the state record is damaged"));
     };
-    let Log { entries, kept } = check_entries(&meta, found.entries)?;
-    let count = u32::try_from(found.notes.len()).unwrap_or(u32::MAX);
-    if count != meta.notes || (count > 0 && codec::notes_crc(found.notes.iter()) != meta.notes_crc) {
-        return Err(damage("the notes are not those that were written last"));
+    let Log { entries, kept } = take_log(&meta, &mut found)?;
+    let snapshot = take_blob(Blob::Snapshot, meta.snapshot.as_ref(), &mut found)
+        .map_err(|()| damage("the snapshot is not the one that was written last"))?;
+    let notes = take_blob(Blob::Notes, meta.notes.as_ref(), &mut found)
+        .and_then(|blob| codec::decode_notes(&blob.unwrap_or_default()).ok_or(()))
+        .map_err(|()| damage("the notes are not those that were written last"))?;
+    let leftovers = found.entries.into_values().flatten();
+    let leftovers = leftovers.chain(found.blobs.into_iter().map(|((_, write), record)| (write, record)));
+    let (mut unfinished, mut garbage) = (Vec::new(), Vec::new());
+    for (write, record) in leftovers {
+        if write > meta.sequence { unfinished.extend(record.keys) } else { garbage.extend(record.keys) }
     }
-    let snapshot = match &meta.snapshot {
-        None if found.snapshot.count == 0 => None,
-        Some(mark)
-            if found.snapshot.count == mark.parts
-                && found.snapshot.bytes.len() == mark.bytes
-                && crc32fast::hash(&found.snapshot.bytes) == mark.crc =>
-        {
-            Some(found.snapshot.bytes)
-        }
-        _ => return Err(damage("the snapshot is not the one that was written last")),
-    };
-    Ok(Contents { meta, entries, kept, snapshot, notes: found.notes })
+    Ok(Contents { meta, entries, kept, snapshot, notes, unfinished, garbage })
 }
 
-/// Checks that the log is contiguous, intact, one chain, and ends as the state record says.
-fn check_entries(meta: &Meta, found: BTreeMap<u64, Parts>) -> Result<Log, AmnesiaReason> {
-    if u64::try_from(found.len()) != Ok(meta.retained()) {
-        let (has, wants) = (found.len(), meta.retained());
-        return Err(damage(&format!("the log has {has} entries instead of {wants}")));
-    }
-    let mut entries = Vec::with_capacity(found.len());
-    let mut kept = VecDeque::with_capacity(found.len());
-    let mut end: Option<u32> = None;
-    for ((index, parts), expected) in found.into_iter().zip(meta.first..) {
-        if index != expected {
-            return Err(damage(&format!("log entry {expected} is missing")));
-        }
-        let Some(EntryRecord { previous, chain, payload }) = codec::decode_entry(index, &parts.bytes) else {
-            return Err(damage(&format!("log entry {index} is damaged")));
+/// Takes out the entries of the log, following the chain of checksums from its end.
+fn take_log(meta: &Meta, found: &mut Found) -> Result<Log, AmnesiaReason> {
+    let mut log = Log::default();
+    let mut wanted = meta.chain;
+    for index in (meta.first..meta.next_index()).rev() {
+        let versions = found.entries.get_mut(&index);
+        let Some(versions) = versions else {
+            return Err(damage(&format!("log entry {index} is missing")));
         };
-        if end.is_some_and(|end| end != previous) {
-            return Err(damage(&format!("log entry {index} does not continue the one before")));
-        }
-        end = Some(chain);
-        entries.push(payload.into());
-        kept.push_back(Kept { chain, parts: u16::try_from(parts.count).unwrap_or(u16::MAX) });
+        let intact = versions.iter().find_map(|(write, record)| {
+            let entry = codec::decode_entry(index, &record.bytes)?;
+            (entry.chain == wanted && !record.has_gap).then_some((*write, entry))
+        });
+        let Some((write, EntryRecord { previous, chain, payload })) = intact else {
+            return Err(damage(&format!(
+                "log entry {index} is damaged or not the one that was written last"
+            )));
+        };
+        let bytes = versions.remove(&write).map_or(0, |record| record.bytes.len());
+        log.entries.push_front(payload.into());
+        log.kept.push_front(Kept { chain, write, bytes });
+        wanted = previous;
     }
-    if end.is_some_and(|end| end != meta.chain) {
-        return Err(damage("the last log entry is not the one that was written last"));
-    }
-    Ok(Log { entries, kept })
+    Ok(log)
+}
+
+/// Takes out a blob, if there is to be one; `Err` when it is not the one that is meant.
+fn take_blob(blob: Blob, mark: Option<&BlobMark>, found: &mut Found) -> Result<Option<Vec<u8>>, ()> {
+    let Some(mark) = mark else { return Ok(None) };
+    let Some(record) = found.blobs.remove(&(blob, mark.write)) else {
+        return if mark.bytes == 0 { Ok(Some(Vec::new())) } else { Err(()) };
+    };
+    let is_meant =
+        !record.has_gap && record.bytes.len() == mark.bytes && crc32fast::hash(&record.bytes) == mark.crc;
+    if is_meant { Ok(Some(record.bytes)) } else { Err(()) }
 }
 
 fn damage(what: &str) -> AmnesiaReason {

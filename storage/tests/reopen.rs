@@ -1,6 +1,7 @@
 //! A store that was closed comes back as it was; what stands in the way of opening is told apart.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers are small, and some are to be cut")]
 
 mod support;
 

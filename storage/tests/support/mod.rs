@@ -1,6 +1,10 @@
 //! What the storage tests share: a type config, and short ways to open a store and to write to it.
 
 #![allow(dead_code, reason = "each test program uses its own part of this")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "the numbers are small, and some are to be cut")]
+
+pub(crate) mod workload;
 
 use std::path::Path;
 
