@@ -73,7 +73,7 @@ impl Renewer {
         let stop = group.node().stop.child_token();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let rounds = Rounds {
-            peers: Arc::new(Peers::new(&group.node().config.scope, group.id())),
+            peers: Arc::new(Peers::new(&group.node().config.scope, group.id(), runtime.handle())),
             node: Arc::clone(group.node()),
             core: Arc::clone(&core),
         };

@@ -55,6 +55,12 @@ impl Store {
         self.log.failed()
     }
 
+    /// How many writes the store has seen.
+    #[cfg(test)]
+    pub(crate) fn writes(&self) -> u64 {
+        self.log.mark().sequence
+    }
+
     pub(crate) async fn close(&self) -> io::Result<()> {
         Ok(self.log.close().await?)
     }

@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 pub use view::{
     CallError, GroupConfig, GroupView, LeaveOutcome, Phase, Proposed, RaftView, ReadError, ReceivedReport,
@@ -38,7 +39,7 @@ pub(crate) use node::Node;
 use crate::founding::Action;
 use crate::lease::{BootTime, CloseRequest, CloseVerdict};
 use crate::model::{ClusterState, Command, Epoch, MemberId};
-use crate::network::{CallFailure, ConsensusNetwork, Kind, PeerServer, Peers, Route};
+use crate::network::{CallFailure, ConsensusNetwork, Kind, PeerServer, Peers, Route, Shared};
 use crate::state_machine::StateMachine;
 use crate::store::Store;
 use crate::types::Raft;
@@ -75,55 +76,16 @@ impl Drop for Handle {
 impl Group {
     /// Opens the store and returns at once; founding or joining goes on in tasks which this handle owns.
     pub async fn start(server: &PeerServer, config: GroupConfig) -> Result<Self, StartError> {
-        let dir = config.data_dir.join(&config.scope);
-        let store_failed =
-            |error: std::io::Error| StartError::Store { dir: dir.clone(), reason: error.to_string() };
-        let store = Store::open(&dir).await.map_err(store_failed)?;
-        let machine = StateMachine::open(store.clone()).map_err(store_failed)?;
-        let given_up = store.given_up();
-        let applied = machine.watch();
-        let identity = Arc::new(GroupIdentity::default());
-        identity.follow(applied.clone());
-        let peers = |scope: &str| Arc::new(Peers::new(scope, store.id()));
-        let messages = peers(&config.scope);
-        let network = ConsensusNetwork {
-            messages: Arc::clone(&messages),
-            snapshots: peers(&config.scope),
-            identity: Arc::clone(&identity),
-        };
-        let raft_failed = |reason: String| StartError::Raft { scope: config.scope.clone(), reason };
-        let settings = node::raft_config(&config.scope, config.timing)
-            .validate()
-            .map_err(|error| raft_failed(error.to_string()))?;
-        let raft = Box::pin(Raft::new(store.id().0, Arc::new(settings), network, store.log(), machine))
-            .await
-            .map_err(|error| raft_failed(error.to_string()))?;
-        let is_new = !raft.is_initialized().await.map_err(|error| raft_failed(error.to_string()))?;
-        let lost = store.lost().filter(|_| is_new);
-        let machine = if is_new && lost.is_none() {
-            Some(founder::machine(&config, store.id(), store.promise().as_deref()).map_err(store_failed)?)
-        } else {
-            identity.expect(store.group());
-            None
-        };
-        let (founder, actions) = Founder::new(machine);
-        let phase = Phase::Joining { waiting_for: "the first answers".to_owned() };
-        let parts = Parts { config, store, raft, peers: messages, identity, applied, founder };
-        let node = Node::new(parts, phase);
-        let route = match server.add(&node.config.scope, Arc::clone(&node) as _) {
-            Ok(route) => route,
-            Err(error) => {
-                node.shutdown().await;
-                return Err(error);
-            }
-        };
-        node.spawn(follow::run(Arc::clone(&node)));
-        node.spawn(find_a_group(Arc::clone(&node), lost, actions));
-        node.spawn(lead::run(Arc::clone(&node)));
-        node.spawn(belong::look_for_other_groups(Arc::clone(&node)));
-        node.spawn(reports::run(Arc::clone(&node)));
-        let handle = Handle { node, route: Mutex::new(Some(route)), given_up: Mutex::new(given_up) };
-        Ok(Self { handle: Arc::new(handle) })
+        let scope = config.scope.clone();
+        let failed = |reason: String| StartError::Raft { scope, reason };
+        let port = server.shared();
+        let mut starting = JoinSet::new();
+        starting.spawn_on(start(Arc::clone(&port), config), port.runtime());
+        match starting.join_next().await {
+            Some(Ok(started)) => started,
+            Some(Err(error)) => Err(failed(error.to_string())),
+            None => Err(failed("its task is gone".to_owned())),
+        }
     }
 
     pub(crate) fn node(&self) -> &Arc<Node> {
@@ -229,4 +191,57 @@ async fn find_a_group(node: Arc<Node>, lost: Option<String>, actions: tokio::syn
         None => founder::run(&node, actions).await,
     }
     belong::run(node).await;
+}
+
+/// Starts on the port's threads.
+async fn start(port: Arc<Shared>, config: GroupConfig) -> Result<Group, StartError> {
+    let dir = config.data_dir.join(&config.scope);
+    let store_failed =
+        |error: std::io::Error| StartError::Store { dir: dir.clone(), reason: error.to_string() };
+    let store = Store::open(&dir).await.map_err(store_failed)?;
+    let machine = StateMachine::open(store.clone()).map_err(store_failed)?;
+    let given_up = store.given_up();
+    let applied = machine.watch();
+    let identity = Arc::new(GroupIdentity::default());
+    identity.follow(applied.clone());
+    let peers = || Arc::new(Peers::new(&config.scope, store.id(), port.runtime()));
+    let messages = peers();
+    let network = ConsensusNetwork {
+        messages: Arc::clone(&messages),
+        snapshots: peers(),
+        identity: Arc::clone(&identity),
+    };
+    let raft_failed = |reason: String| StartError::Raft { scope: config.scope.clone(), reason };
+    let settings = node::raft_config(&config.scope, config.timing)
+        .validate()
+        .map_err(|error| raft_failed(error.to_string()))?;
+    let raft = Box::pin(Raft::new(store.id().0, Arc::new(settings), network, store.log(), machine))
+        .await
+        .map_err(|error| raft_failed(error.to_string()))?;
+    let is_new = !raft.is_initialized().await.map_err(|error| raft_failed(error.to_string()))?;
+    let lost = store.lost().filter(|_| is_new);
+    let machine = if is_new && lost.is_none() {
+        Some(founder::machine(&config, store.id(), store.promise().as_deref()).map_err(store_failed)?)
+    } else {
+        identity.expect(store.group());
+        None
+    };
+    let (founder, actions) = Founder::new(machine);
+    let phase = Phase::Joining { waiting_for: "the first answers".to_owned() };
+    let parts = Parts { config, store, raft, peers: messages, identity, applied, founder, port };
+    let node = Node::new(parts, phase);
+    let route = match node.serve() {
+        Ok(route) => route,
+        Err(error) => {
+            node.shutdown().await;
+            return Err(error);
+        }
+    };
+    node.spawn(follow::run(Arc::clone(&node)));
+    node.spawn(find_a_group(Arc::clone(&node), lost, actions));
+    node.spawn(lead::run(Arc::clone(&node)));
+    node.spawn(belong::look_for_other_groups(Arc::clone(&node)));
+    node.spawn(reports::run(Arc::clone(&node)));
+    let handle = Handle { node, route: Mutex::new(Some(route)), given_up: Mutex::new(given_up) };
+    Ok(Group { handle: Arc::new(handle) })
 }

@@ -13,11 +13,11 @@ use super::founder::Founder;
 use super::identity::GroupIdentity;
 use super::lease_voter::LeaseVoter;
 use super::reports::Reports;
-use super::view::{GroupConfig, GroupView, Phase, Timing};
+use super::view::{GroupConfig, GroupView, Phase, StartError, Timing};
 use crate::clock;
 use crate::lease::BootTime;
 use crate::model::{MemberId, MemberKind};
-use crate::network::{Peers, Target};
+use crate::network::{Peers, Route, Shared, Target};
 use crate::state_machine::Applied;
 use crate::store::Store;
 use crate::types::Raft;
@@ -26,7 +26,7 @@ use crate::types::Raft;
 const SNAPSHOT_AFTER: u64 = 5_000;
 const KEPT_BEHIND_SNAPSHOT: u64 = 1_000;
 /// Entries of one message: with the largest settings document each, a message stays below the transport's limit.
-const ENTRIES_PER_MESSAGE: u64 = 32;
+const ENTRIES_PER_MESSAGE: u64 = 16;
 /// How long tasks may take to end at shutdown.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 
@@ -54,6 +54,8 @@ pub(crate) struct Node {
     /// When a Raft leader was last heard in this process.
     pub(crate) heard: Mutex<Option<BootTime>>,
     pub(crate) stop: CancellationToken,
+    /// The port's threads, on which all tasks run.
+    port: Arc<Shared>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -67,11 +69,12 @@ pub(crate) struct Parts {
     pub(crate) identity: Arc<GroupIdentity>,
     pub(crate) applied: watch::Receiver<Arc<Applied>>,
     pub(crate) founder: Founder,
+    pub(crate) port: Arc<Shared>,
 }
 
 impl Node {
     pub(crate) fn new(parts: Parts, phase: Phase) -> Arc<Self> {
-        let Parts { config, store, raft, peers, identity, applied, founder } = parts;
+        let Parts { config, store, raft, peers, identity, applied, founder, port } = parts;
         let id = store.id();
         let first = Arc::clone(&applied.borrow());
         let view = GroupView {
@@ -99,20 +102,27 @@ impl Node {
             complained: Mutex::default(),
             heard: Mutex::default(),
             stop: CancellationToken::new(),
+            port,
             tasks: Mutex::default(),
         })
+    }
+
+    /// From now on this node answers the other members.
+    pub(crate) fn serve(self: &Arc<Self>) -> Result<Route, StartError> {
+        self.port.add(&self.config.scope, Arc::clone(self) as _)
     }
 
     /// Runs a task until it ends or the group is shut down.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop.clone();
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.spawn(async move {
+        let task = async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = task => {}
             }
-        });
+        };
+        tasks.spawn_on(task, self.port.runtime());
     }
 
     /// Ends all tasks and the consensus, and waits for them.

@@ -39,9 +39,19 @@ struct Running {
 
 impl Running {
     async fn start(server: PeerServer, name: &str, partners: Vec<String>, dir: &Path) -> Self {
+        Self::start_as(MemberKind::Data, server, name, partners, dir).await
+    }
+
+    async fn start_as(
+        kind: MemberKind,
+        server: PeerServer,
+        name: &str,
+        partners: Vec<String>,
+        dir: &Path,
+    ) -> Self {
         let config = GroupConfig {
             scope: "demo".to_owned(),
-            member: member(name, &server.local_addr().to_string()),
+            member: Member { kind, ..member(name, &server.local_addr().to_string()) },
             partner_addrs: partners,
             data_dir: dir.join(name),
             timing: timing(),
@@ -170,8 +180,15 @@ async fn three_members_found_agree_renew_and_close() {
     let (renewer, licences) = renew(&nodes[1].group);
     assert_eq!(nodes[2].group.propose(grant(&nodes[1].group, 0)).await, applied());
     let first = licences.recv_timeout(LIMIT).expect("a licence");
-    let second = licences.recv_timeout(LIMIT).expect("a renewed licence");
-    assert!(second.deadline > first.deadline);
+    let marks = || nodes.iter().map(|node| node.group.node().store.writes()).collect::<Vec<_>>();
+    let before = marks();
+    let mut last = first;
+    for _ in 0..4 {
+        let next = licences.recv_timeout(LIMIT).expect("a renewed licence");
+        assert!(next.deadline > last.deadline);
+        last = next;
+    }
+    assert_eq!(marks(), before, "renewals write nothing");
     nodes[0].until("the epoch", |view| view.state.lease.epoch == Epoch(1)).await;
     let request = CloseRequest { candidate: nodes[0].group.id(), epoch: Epoch(1), for_real: true };
     let refused = nodes[0].group.ask_close(nodes[2].group.id(), request.clone()).await.expect("answers");
@@ -330,6 +347,97 @@ async fn a_clean_stop_gives_the_vote_back_and_the_last_one_says_whom_it_waits_fo
     first.until("two Raft voters", |view| view.raft.voters.len() == 2).await;
     first.stop().await;
     second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_store_comes_back_under_a_new_id_and_is_kept() {
+    let dir = TempDir::new().expect("a directory");
+    let first = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    first.until_member().await;
+    let second = Running::start(listen().await, "node1", vec![first.addr()], dir.path()).await;
+    let third = Running::start(listen().await, "node2", vec![first.addr()], dir.path()).await;
+    first.until_voters(&[&first, &second, &third]).await;
+    let former = third.group.id();
+    let addr = third.stop().await;
+    std::fs::remove_file(dir.path().join("node2/demo/seal")).expect("damages");
+    let server = PeerServer::bind(&addr).await.expect("the port is free again");
+    let back = Running::start(server, "node2", vec![first.addr()], dir.path()).await;
+    assert_ne!(back.group.id(), former);
+    assert!(dir.path().join("node2/demo.aside-1").exists());
+    first.until_voters(&[&first, &second, &back]).await;
+    back.until_member().await;
+    for node in [back, second, first] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lone_damaged_store_founds_nothing_and_names_the_cure() {
+    let dir = TempDir::new().expect("a directory");
+    let one = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    one.until_member().await;
+    let addr = one.stop().await;
+    std::fs::remove_file(dir.path().join("node0/demo/seal")).expect("damages");
+    for _ in 0..2 {
+        let server = PeerServer::bind(&addr).await.expect("the port is free again");
+        let back = Running::start(server, "node0", Vec::new(), dir.path()).await;
+        let told = |view: &GroupView| matches!(&view.phase, Phase::Joining { waiting_for } if waiting_for.contains("remove"));
+        back.until("the cure", told).await;
+        assert_eq!(back.group.watch().borrow().state.group, None);
+        back.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_store_ends_the_part() {
+    let dir = TempDir::new().expect("a directory");
+    let one = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    one.until_member().await;
+    one.group.node().store.close().await.expect("closes");
+    let outcome = one.group.propose(grant(&one.group, 0)).await;
+    assert!(matches!(outcome, Proposed::Unknown(_)), "{outcome:?}");
+    one.until("the failure", |view| matches!(view.phase, Phase::Failed(_))).await;
+    one.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn founders_of_one_name_are_told_apart() {
+    let dirs = [TempDir::new().expect("a directory"), TempDir::new().expect("a directory")];
+    let servers = [listen().await, listen().await];
+    let addrs: Vec<_> = servers.iter().map(|server| server.local_addr().to_string()).collect();
+    let mut nodes = Vec::new();
+    for ((server, dir), partner) in servers.into_iter().zip(&dirs).zip([addrs[1].clone(), addrs[0].clone()]) {
+        nodes.push(Running::start(server, "node0", vec![partner], dir.path()).await);
+    }
+    let refused = |node: &Running| matches!(node.group.watch().borrow().phase, Phase::Refused(_));
+    let end = clock::now().after(LIMIT);
+    while !nodes.iter().any(refused) {
+        assert!(clock::now() < end, "one of the two has to go");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_votes_and_leads_rather_than_the_holder() {
+    let dir = TempDir::new().expect("a directory");
+    let first = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    first.until_member().await;
+    let server = listen().await;
+    let witness =
+        Running::start_as(MemberKind::Witness, server, "witness", vec![first.addr()], dir.path()).await;
+    let second = Running::start(listen().await, "node1", vec![first.addr()], dir.path()).await;
+    first.until_voters(&[&first, &second, &witness]).await;
+    let id = witness.group.id();
+    assert_eq!(propose_until_known(&first.group, grant(&first.group, 0)).await, Outcome::Applied);
+    let refused = propose_until_known(&first.group, grant(&witness.group, 1)).await;
+    assert!(matches!(refused, Outcome::Rejected(_)), "{refused:?}");
+    second.until("the witness leads", |view| view.raft.raft_leader == Some(id)).await;
+    for node in [second, witness, first] {
+        node.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

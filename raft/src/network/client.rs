@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
 use tonic::client::Grpc;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
@@ -56,11 +57,13 @@ pub(crate) struct Peers {
     scope: String,
     me: MemberId,
     channels: Mutex<BTreeMap<String, Channel>>,
+    /// Where the connections live, whoever calls.
+    runtime: Handle,
 }
 
 impl Peers {
-    pub(crate) fn new(scope: &str, me: MemberId) -> Self {
-        Self { scope: scope.to_owned(), me, channels: Mutex::new(BTreeMap::new()) }
+    pub(crate) fn new(scope: &str, me: MemberId, runtime: &Handle) -> Self {
+        Self { scope: scope.to_owned(), me, channels: Mutex::default(), runtime: runtime.clone() }
     }
 
     /// Asks and waits for the answer, `limit` at most.
@@ -132,6 +135,7 @@ impl Peers {
             .http2_keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1)
             .keep_alive_while_idle(true);
+        let _within = self.runtime.enter();
         let channel = endpoint.connect_lazy();
         channels.insert(addr.to_owned(), channel.clone());
         Ok(channel)

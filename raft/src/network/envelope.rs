@@ -10,8 +10,9 @@ pub(crate) const PROTO: u32 = 1;
 /// The path of the one method.
 pub(crate) const CALL_PATH: &str = "/pgherd.Peers/Call";
 
-/// The largest message, in bytes: [`crate::types`]' largest batch of entries or a whole snapshot, with room.
-pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// The largest message, in bytes: the largest batch of log entries, each with the largest settings document, or a
+/// whole snapshot, both twice as long when they are quoted.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// A question.
 #[derive(Clone, PartialEq, Eq, prost::Message)]

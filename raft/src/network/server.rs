@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -21,6 +22,8 @@ use tonic_prost::ProstCodec;
 use super::envelope::{Answer, CALL_PATH, Envelope, MAX_MESSAGE_BYTES, PROTO};
 use crate::group::StartError;
 
+/// Threads of the port: two, so that one long answer does not delay all others.
+const THREADS: usize = 2;
 /// Questions of one connection answered at once: a member asks some at a time, a witness serves many clusters.
 const MAX_STREAMS: u32 = 256;
 /// The longest time in which a question may be answered; askers have shorter limits of their own.
@@ -38,54 +41,33 @@ pub(crate) trait Handler: Send + Sync {
 
 type Routes = RwLock<BTreeMap<String, Arc<dyn Handler>>>;
 
-/// The listener of the peers' port.
+/// The listener of the peers' port. It has threads of its own, on which the clusters which it serves do their
+/// consensus: the rest of the process cannot delay it.
 pub struct PeerServer {
     local_addr: SocketAddr,
-    routes: Arc<Routes>,
+    shared: Arc<Shared>,
     stop: CancellationToken,
     task: Mutex<JoinSet<()>>,
 }
 
-impl fmt::Debug for PeerServer {
+/// What the listener and the clusters have in common.
+pub(crate) struct Shared {
+    routes: Arc<Routes>,
+    /// None only while it is dropped.
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
+
+impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 
-impl PeerServer {
-    /// Listens on `host:port`. Must be called within a tokio runtime, which then serves the connections.
-    pub async fn bind(addr: &str) -> Result<Self, StartError> {
-        let failed = |source: std::io::Error| {
-            let addr = addr.to_owned();
-            if source.kind() == std::io::ErrorKind::AddrInUse {
-                StartError::PortInUse { addr }
-            } else {
-                StartError::Listen { addr, source }
-            }
-        };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
-        let routes = Arc::new(Routes::default());
-        let stop = CancellationToken::new();
-        let mut task = JoinSet::new();
-        task.spawn(serve(listener, Listener { routes: Arc::clone(&routes) }, stop.clone()));
-        Ok(Self { local_addr, routes, stop, task: Mutex::new(task) })
-    }
-
-    /// Where it listens: the port is known even when port 0 was asked for.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
-    }
-
-    /// Stops listening and ends all connections.
-    pub async fn shutdown(&self) {
-        self.routes.write().unwrap_or_else(PoisonError::into_inner).clear();
-        self.stop.cancel();
-        let mut task = std::mem::take(&mut *self.task.lock().unwrap_or_else(PoisonError::into_inner));
-        let ended = tokio::time::timeout(DRAIN_LIMIT, async { while task.join_next().await.is_some() {} });
-        if ended.await.is_err() {
-            task.shutdown().await;
-        }
+impl Shared {
+    /// The threads of the peers' port.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.handle
     }
 
     /// From now on questions about this scope go to the handler, unless the scope is served already.
@@ -96,6 +78,78 @@ impl PeerServer {
         }
         routes.insert(scope.to_owned(), handler);
         Ok(Route { scope: scope.to_owned(), routes: Arc::clone(&self.routes) })
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Waiting for the threads is not allowed within another runtime; all tasks were joined before.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl fmt::Debug for PeerServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerServer").field("local_addr", &self.local_addr).finish_non_exhaustive()
+    }
+}
+
+impl PeerServer {
+    /// Listens on `host:port`.
+    pub async fn bind(addr: &str) -> Result<Self, StartError> {
+        let failed = |source: std::io::Error| {
+            let addr = addr.to_owned();
+            if source.kind() == std::io::ErrorKind::AddrInUse {
+                StartError::PortInUse { addr }
+            } else {
+                StartError::Listen { addr, source }
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("peers")
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let handle = runtime.handle().clone();
+        let routes = Arc::new(Routes::default());
+        let shared = Arc::new(Shared { routes: Arc::clone(&routes), runtime: Some(runtime), handle });
+        let mut binding = JoinSet::new();
+        let wanted = addr.to_owned();
+        binding.spawn_on(async move { TcpListener::bind(wanted).await }, shared.runtime());
+        let listener = match binding.join_next().await {
+            Some(Ok(bound)) => bound.map_err(failed)?,
+            Some(Err(error)) => return Err(failed(std::io::Error::other(error))),
+            None => return Err(failed(std::io::Error::other("the listener's task is gone"))),
+        };
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let stop = CancellationToken::new();
+        let mut task = JoinSet::new();
+        task.spawn_on(serve(listener, Listener { routes }, stop.clone()), shared.runtime());
+        Ok(Self { local_addr, shared, stop, task: Mutex::new(task) })
+    }
+
+    /// Where it listens: the port is known even when port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Stops listening and ends all connections.
+    pub async fn shutdown(&self) {
+        self.shared.routes.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.stop.cancel();
+        let mut task = std::mem::take(&mut *self.task.lock().unwrap_or_else(PoisonError::into_inner));
+        let ended = tokio::time::timeout(DRAIN_LIMIT, async { while task.join_next().await.is_some() {} });
+        if ended.await.is_err() {
+            task.shutdown().await;
+        }
+    }
+
+    /// What a cluster's part needs of the port.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
     }
 }
 
