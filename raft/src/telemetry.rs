@@ -111,8 +111,11 @@ where
 /// their news, but never their own debug output: it would bury everything else.
 fn passes(level: LogLevel, metadata: &Metadata<'_>) -> bool {
     let own = metadata.target() == CRITICAL_TARGET || metadata.target().starts_with("pgherd");
+    // A member that is down costs the consensus library several warnings a heartbeat; the group says it once.
+    let of_consensus = metadata.target().starts_with("openraft");
     let least = match (own, level) {
         (true, level) => level,
+        (false, level) if of_consensus && level != LogLevel::Debug => level.max(LogLevel::Error),
         (false, LogLevel::Debug) => LogLevel::Info,
         (false, level) => level.max(LogLevel::Warning),
     };

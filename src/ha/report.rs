@@ -16,7 +16,9 @@ pub const STAND_BACK: Duration = Duration::from_secs(30);
 pub fn own_report(o: &Observation) -> MemberReport {
     let server = o.postgres.server.within(SERVER_FRESH);
     let process = o.postgres.process.of_any_age();
-    let is_running = matches!(process, Some(Process::Running { .. }));
+    // While the first server is being set up it is not yet open to others.
+    let is_being_made = o.job.as_ref().is_some_and(|job| job.kind == JobKind::Bootstrap);
+    let is_running = matches!(process, Some(Process::Running { .. })) && !is_being_made;
     let is_stopped = matches!(process, Some(Process::Stopped));
     let control = o.postgres.control.of_any_age();
     let from_control = control.filter(|_| is_stopped).map(|control| WalPosition {
