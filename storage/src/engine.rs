@@ -108,12 +108,39 @@ impl Engine {
         if staging.symlink_metadata().is_ok() {
             fs::remove_dir_all(&staging).map_err(StoreError::io("remove unfinished", &staging))?;
         }
-        fs::create_dir_all(&staging).map_err(StoreError::io("create", &staging))?;
-        let meta = Meta::new(node_id);
-        let database = staging.join(DATABASE);
+        Engine::build(&staging, node_id, &BTreeMap::new())?;
+        fs::rename(&staging, dir).map_err(StoreError::io("finish creating", dir))?;
+        files::sync_dir(files::parent(dir))
+    }
+
+    /// Puts a new store with these notes in the place of the one in `dir`, in one step; the old one is kept beside it.
+    pub(crate) fn replace(
+        dir: &Path,
+        node_id: u64,
+        notes: impl FnOnce(&Path) -> BTreeMap<String, Vec<u8>>,
+    ) -> Result<PathBuf, StoreError> {
+        let aside = files::free_aside(dir)?;
+        Engine::build(&aside, node_id, &notes(&aside))?;
+        files::exchange(&aside, dir)?;
+        Ok(aside)
+    }
+
+    /// Writes all files of a new store durably.
+    fn build(dir: &Path, node_id: u64, notes: &BTreeMap<String, Vec<u8>>) -> Result<(), StoreError> {
+        fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        let mut meta = Meta::new(node_id);
+        let mut records = Records::default();
+        if !notes.is_empty() {
+            let blob = codec::encode_notes(notes)?;
+            meta.notes = Some(records.add_blob(Blob::Notes, &blob, meta.sequence, None)?);
+        }
         let record = codec::encode_meta(&meta)?;
+        let database = dir.join(DATABASE);
         let made = guarded(|| {
             let db = open_sled(&database)?;
+            for (key, value) in records.added {
+                db.insert(key, value)?;
+            }
             db.insert(META_KEY, record)?;
             db.flush()
         });
@@ -124,11 +151,9 @@ impl Engine {
             }
             Err(reason) => return Err(StoreError::Open { path: database, reason }),
         }
-        Seal::create(&staging, &meta)?;
-        format::write(&staging)?;
-        files::sync_tree(&staging)?;
-        fs::rename(&staging, dir).map_err(StoreError::io("finish creating", dir))?;
-        files::sync_dir(files::parent(dir))
+        Seal::create(dir, &meta)?;
+        format::write(dir)?;
+        files::sync_tree(dir)
     }
 
     /// Opens a complete store, verifies all of it and seals the new start. `Ok(Err(_))`: it cannot be trusted.

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 
 use crate::error::StoreError;
 
@@ -73,17 +73,26 @@ pub(crate) fn sibling(path: &Path, before: &str, after: &str) -> PathBuf {
 
 /// Renames a directory to the first free `NAME.aside-N` beside it, durably.
 pub(crate) fn set_aside(dir: &Path) -> Result<PathBuf, StoreError> {
-    for number in 1..=MAX_ASIDE {
-        let aside = sibling(dir, "", &format!(".aside-{number}"));
-        if aside.symlink_metadata().is_ok() {
-            continue;
-        }
-        fs::rename(dir, &aside).map_err(StoreError::io("set aside", dir))?;
-        sync_dir(parent(dir))?;
-        return Ok(aside);
-    }
-    let source = io::Error::other(format!("{MAX_ASIDE} directories were set aside already"));
-    Err(StoreError::Io { operation: "set aside", path: dir.to_path_buf(), source })
+    let aside = free_aside(dir)?;
+    fs::rename(dir, &aside).map_err(StoreError::io("set aside", dir))?;
+    sync_dir(parent(dir))?;
+    Ok(aside)
+}
+
+/// The first free `NAME.aside-N` beside a directory.
+pub(crate) fn free_aside(dir: &Path) -> Result<PathBuf, StoreError> {
+    let mut names = (1..=MAX_ASIDE).map(|number| sibling(dir, "", &format!(".aside-{number}")));
+    names.find(|path| path.symlink_metadata().is_err()).ok_or_else(|| {
+        let source = io::Error::other(format!("{MAX_ASIDE} directories were set aside already"));
+        StoreError::Io { operation: "set aside", path: dir.to_path_buf(), source }
+    })
+}
+
+/// Lets two directories change places in one step, durably.
+pub(crate) fn exchange(one: &Path, other: &Path) -> Result<(), StoreError> {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)
+        .map_err(|error| StoreError::io("put a new store in the place of", other)(error.into()))?;
+    sync_dir(parent(other))
 }
 
 /// The lock on a store, held while the value lives. It is a file beside the directory, so that it also covers

@@ -68,6 +68,13 @@ impl Amnesiac {
     pub fn set_aside(self) -> Result<PathBuf, StoreError> {
         files::set_aside(&self.dir)
     }
+
+    /// Like [`Amnesiac::set_aside`], with a new store in its place which has this note already, in one step: at no
+    /// moment can a crash leave a directory that looks as if nothing had ever been there. `note` gets the path under
+    /// which the old directory is kept. The next [`Store::open`] finds the new store as [`Opened::Known`].
+    pub fn replace(self, key: &str, note: impl FnOnce(&Path) -> Vec<u8>) -> Result<PathBuf, StoreError> {
+        Engine::replace(&self.dir, random_node_id()?, |aside| [(key.to_owned(), note(aside))].into())
+    }
 }
 
 /// How far a store has come. A member that shows a lower mark than it did before, under the same node id, runs

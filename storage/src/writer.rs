@@ -117,7 +117,8 @@ fn run(
             }
             next = if waiting.len() < GROUP_LIMIT { operations.try_recv().ok() } else { None };
         }
-        let result = match failure.borrow().clone() {
+        let earlier = failure.borrow().clone();
+        let result = match earlier {
             Some(earlier) => Err(earlier),
             None if changes.is_empty() && (closing.is_none() || riding.is_none()) => Ok(()),
             None => {

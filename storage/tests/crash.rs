@@ -212,6 +212,24 @@ fn a_power_cut_without_fdatasync_is_caught() {
     panic!("{CUTS_UNTIL_CAUGHT} power cuts without fdatasync lost nothing: this test is blind");
 }
 
+#[test]
+fn a_store_whose_disk_fails_takes_nothing_more() {
+    let Some(mut disk) = Disk::make() else { return };
+    let store = support::open(&disk.mount.join("data/scope"));
+    runtime().block_on(async {
+        store.set_floor(1).await.unwrap();
+        let mut failed = store.failed();
+        assert!(failed.borrow_and_update().is_none());
+        disk.cut_power();
+        store.set_floor(2).await.unwrap_err();
+        failed.changed().await.unwrap();
+        let reason = failed.borrow().clone().unwrap().to_string();
+        assert!(reason.contains("check permissions, free space and the disk"), "{reason}");
+        assert_eq!(store.floor(), 1, "a floor that is not on disk counts");
+        store.set_note("note", b"late").await.unwrap_err();
+    });
+}
+
 /// An ext4 file system of its own whose power can be cut: nothing that was not forced to disk survives.
 struct Disk {
     _dir: tempfile::TempDir,

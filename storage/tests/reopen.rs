@@ -132,3 +132,39 @@ async fn a_store_set_aside_is_kept_and_its_successor_has_another_id() {
     };
     assert_ne!(store.node_id(), node_id);
 }
+
+#[tokio::test]
+async fn a_replaced_store_is_kept_and_its_successor_knows_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("scope");
+    let store = open(&path);
+    let node_id = store.node_id();
+    store.close().await.unwrap();
+    fs::write(path.join("seal"), b"").unwrap();
+    let Opened::Amnesiac(amnesiac) = Store::<TestConfig>::open(&path, Options::default()).unwrap() else {
+        panic!("a store with an empty seal was opened");
+    };
+    let aside = amnesiac.replace("lost", |aside| aside.display().to_string().into_bytes()).unwrap();
+    assert_eq!(fs::read(aside.join("seal")).unwrap(), b"");
+    let Opened::Known(store) = Store::<TestConfig>::open(&path, Options::default()).unwrap() else {
+        panic!("the successor is not there");
+    };
+    assert_ne!(store.node_id(), node_id);
+    assert_eq!(store.note("lost"), Some(aside.display().to_string().into_bytes()));
+    assert_eq!(store.mark().boot, 1);
+}
+
+/// sled's own timer would write behind our back and wake an idle machine twice a second.
+#[tokio::test]
+async fn no_thread_flushes_by_the_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("scope"));
+    store.set_floor(1).await.unwrap();
+    let mut names = Vec::new();
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        // A thread of another test may end meanwhile.
+        names.extend(fs::read_to_string(task.unwrap().path().join("comm")));
+    }
+    assert!(names.iter().any(|name| name.contains("pgherd-store")), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("flusher")), "{names:?}");
+}
