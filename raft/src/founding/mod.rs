@@ -29,4 +29,6 @@ pub use machine::{Action, Founding};
 pub use message::{Identity, Promise, PromiseAnswer, PromiseRequest, PromiseVerdict, Status};
 
 #[cfg(test)]
-mod model_test;
+mod model_tests;
+#[cfg(test)]
+mod testscripts;

@@ -13,6 +13,9 @@ mod holder;
 mod message;
 mod voter;
 
+#[cfg(test)]
+mod testscripts;
+
 pub use arithmetic::{BootTime, deadline, margin, patience, renewal_interval};
 pub use holder::{Holder, Licence};
 pub use message::{CloseRequest, CloseVerdict, Renewal, RenewalAnswer, RenewalVerdict};

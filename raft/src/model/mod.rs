@@ -12,6 +12,9 @@ mod lsn;
 mod member;
 mod state;
 
+#[cfg(test)]
+mod testscripts;
+
 pub use apply::{MAX_DOCUMENT_BYTES, MAX_MEMBERS, TTL_LIMITS_MS, apply};
 pub use command::{Basis, Command, Outcome, Rejection};
 pub use ids::{
