@@ -154,7 +154,10 @@ fn await_licence(o: &Observation) -> Decision {
             .act(Action::Postgres(stop))
             .wait(waiting);
     }
-    Decision::new(State::Candidate, Rule::AwaitLicence, because, SOON).wait(waiting)
+    // Between two epochs of the same holder the earlier licence is good until its own deadline.
+    let is_licensed = o.lease.licence.is_some_and(|won| won.deadline > o.now);
+    let state = if is_licensed && may_be_writable(o) { State::Primary } else { State::Candidate };
+    Decision::new(state, Rule::AwaitLicence, because, SOON).wait(waiting)
 }
 
 fn with_a_licence(o: &Observation) -> Decision {

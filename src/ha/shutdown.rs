@@ -15,7 +15,7 @@ use super::switchover::{received_everything, shut_down_cleanly, transfer};
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) fn decide(o: &Observation) -> Decision {
-    if !is_stopped(o) {
+    if !is_stopped(o) || o.job.as_ref().is_some_and(|job| job.kind == JobKind::Stop) {
         return stop(o);
     }
     let lease = &o.cluster.lease;
