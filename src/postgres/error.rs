@@ -53,6 +53,9 @@ pub enum PgError {
     /// The server did not answer, or answered with an error.
     #[error(transparent)]
     Query(#[from] super::query::QueryError),
+    /// The control data was not understood.
+    #[error(transparent)]
+    ControlData(#[from] super::control_data::ControlDataError),
     /// The action must not be done in the state in which things are.
     #[error("{0}")]
     Refused(String),

@@ -4,25 +4,53 @@
 //! that every action can be repeated and can be interrupted at any point by dropping it, that a late answer is unknown
 //! and never "stopped", and that no password stands in a log line, an error or an argument. It must never decide, never
 //! start a server other than through [`Postmaster`], and never delete data which this node did not make itself.
-#![allow(dead_code, clippy::unused_async, reason = "signatures first")]
 
+mod basebackup;
+mod conf;
+mod control_data;
+mod directory;
 mod error;
+mod files;
+mod hba;
+mod history;
+mod initdb;
+mod layout;
+mod observe;
 mod postmaster;
+mod process;
 mod programs;
+mod promote;
 mod query;
+mod quote;
+mod replication;
+mod rewind;
+mod roles;
+mod server;
 mod settings;
 mod tool;
+mod write;
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+pub use control_data::ControlDataError;
 pub use error::PgError;
 pub use postmaster::{Postmaster, PostmasterCommand, PostmasterError, PostmasterSignal};
 pub use programs::ProgramsError;
 pub use query::QueryError;
 pub use settings::{BootstrapUser, Credentials, Secret, Settings};
+use tokio::task::JoinSet;
 pub use tool::ToolError;
 
-use crate::ha::{DataDir, Fact, PgAction, PostgresFacts, Server};
+use self::layout::Layout;
+use self::observe::Cache;
+use self::programs::Programs;
+use self::query::{Local, Session};
+use crate::ha::{PgAction, Process};
+
+/// Where the server's sockets are unless the configuration says otherwise: Debian's place, if it may be used.
+const SOCKETS: &str = "/var/run/postgresql";
+const SOCKETS_FALLBACK: &str = "/tmp";
 
 /// The handle on the local PostgreSQL: cheap to clone.
 #[derive(Clone, Debug)]
@@ -32,50 +60,138 @@ pub struct Postgres {
 
 #[derive(Debug)]
 struct Inner {
-    settings: std::sync::RwLock<Arc<Settings>>,
+    settings: RwLock<Arc<Settings>>,
     postmaster: Arc<dyn Postmaster>,
+    /// The kept connection.
+    session: Mutex<Option<Arc<Session>>>,
+    cache: Mutex<Cache>,
+    /// Work which nobody waits for: the checkpoint after a promotion.
+    background: Mutex<JoinSet<()>>,
 }
 
 impl Postgres {
     /// A handle; does nothing yet.
     pub fn new(settings: Settings, postmaster: Arc<dyn Postmaster>) -> Self {
-        Self { inner: Arc::new(Inner { settings: std::sync::RwLock::new(Arc::new(settings)), postmaster }) }
+        let inner = Inner {
+            settings: RwLock::new(Arc::new(settings)),
+            postmaster,
+            session: Mutex::default(),
+            cache: Mutex::default(),
+            background: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
-    /// Are PostgreSQL's programs there? Their major version. To be asked before anything else is begun.
+    /// Are PostgreSQL's programs there, and can they be used? Their major version. To be asked before anything else is
+    /// begun.
     pub async fn check(&self) -> Result<u32, PgError> {
-        Err(PgError::Refused("not built yet".to_owned()))
+        let server = self.programs()?.path("postgres");
+        let printed = tool::Tool::new(&server).arg("--version").run(Some(tool::QUICK)).await?;
+        let directory = server.parent().unwrap_or(&server);
+        let major = programs::parse_version(&printed, directory)?;
+        if let Some(data) = self.layout().major().filter(|data| *data != major) {
+            return Err(PgError::Refused(format!(
+                "{} was made by PostgreSQL {data}, but the programs in {} are of PostgreSQL {major}: \
+                 set postgresql.bin_dir to those of {data}",
+                self.settings().data_dir.display(),
+                directory.display()
+            )));
+        }
+        Ok(major)
     }
 
     /// Takes other settings, rewrites the configuration files of an existing data directory and reloads a running
     /// server. What needs a restart takes effect with the next start.
     pub async fn reconfigure(&self, settings: Settings) -> Result<(), PgError> {
-        let _ = settings;
-        Err(PgError::Refused("not built yet".to_owned()))
-    }
-
-    /// Looks at everything at once; never takes longer than about two seconds, and what is late is unknown.
-    pub async fn observe(&self) -> PostgresFacts {
-        PostgresFacts {
-            data_dir: DataDir::Empty,
-            control: Fact::Unknown("not built yet".to_owned()),
-            process: self.inner.postmaster.process(),
-            server: self.report_position().await,
-            configured_upstream: None,
-            history: Vec::new(),
-            has_old_data: false,
-        }
-    }
-
-    /// Only what the server says by SQL, freshly read and with a short deadline: for the succession.
-    pub async fn report_position(&self) -> Fact<Server> {
-        Fact::Unknown("not built yet".to_owned())
+        *self.inner.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.rewrite().await
     }
 
     /// Performs an action. Safe to repeat; dropping the future interrupts it, and the next observation shows what is
     /// left to do. A job returns when it is done or has failed, however long that takes.
     pub async fn perform(&self, action: &PgAction) -> Result<(), PgError> {
-        let _ = action;
-        Err(PgError::Refused("not built yet".to_owned()))
+        match action {
+            PgAction::Bootstrap => self.bootstrap().await,
+            PgAction::StartPrimary => self.start(conf::Role::Primary).await,
+            PgAction::StartStandby { upstream } => self.start(conf::Role::Standby(upstream.clone())).await,
+            PgAction::Stop { mode, checkpoint_first } => self.stop(*mode, *checkpoint_first).await,
+            PgAction::Promote => self.promote().await,
+            PgAction::Follow { upstream } => self.follow(upstream.clone()).await,
+            PgAction::Rewind { source } => self.rewind(source).await,
+            PgAction::Clone { source } => self.base_backup(source).await,
+            PgAction::DiscardOldData => self.discard_old_data().await,
+            PgAction::DiscardIncomplete => self.discard_incomplete().await,
+            PgAction::EnsureSlots { names } => self.ensure_slots(names).await,
+        }
+    }
+
+    fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.inner.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::of(&self.settings())
+    }
+
+    fn programs(&self) -> Result<Programs, PgError> {
+        let settings = self.settings();
+        let path = std::env::var("PATH").unwrap_or_default();
+        Ok(Programs::find(settings.bin_dir.as_deref(), &path, self.layout().major())?)
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.inner.postmaster.process().of_any_age(), Some(Process::Running { .. }))
+    }
+
+    fn is_stopped(&self) -> bool {
+        matches!(self.inner.postmaster.process().of_any_age(), Some(Process::Stopped))
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.inner.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The directory of the sockets, and the value to write where the configuration says nothing.
+    fn sockets(settings: &Settings) -> (Option<PathBuf>, Option<&'static str>) {
+        match settings.parameters.get("unix_socket_directories") {
+            Some(given) => {
+                let mut entries = given.split(',').map(|entry| entry.trim().trim_matches('"'));
+                (entries.find(|entry| entry.starts_with('/')).map(PathBuf::from), None)
+            }
+            None => {
+                let may_write = rustix::fs::access(SOCKETS, rustix::fs::Access::WRITE_OK).is_ok();
+                let directory = if may_write { SOCKETS } else { SOCKETS_FALLBACK };
+                (Some(PathBuf::from(directory)), Some(directory))
+            }
+        }
+    }
+
+    fn local(settings: &Settings) -> Local {
+        Local::of(settings, Self::sockets(settings).0)
+    }
+
+    /// A connection of its own to the local server.
+    async fn connect(&self) -> Result<Session, PgError> {
+        let settings = self.settings();
+        Ok(Session::local(&settings, &Self::local(&settings)).await?)
+    }
+
+    /// The kept connection, or a new one.
+    async fn session(&self) -> Result<Arc<Session>, PgError> {
+        let kept = self.kept().as_ref().filter(|session| !session.is_closed()).map(Arc::clone);
+        if let Some(session) = kept {
+            return Ok(session);
+        }
+        let session = Arc::new(self.connect().await?);
+        *self.kept() = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Option<Arc<Session>>> {
+        self.inner.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_session(&self) {
+        *self.kept() = None;
     }
 }

@@ -1,4 +1,23 @@
 //! SQL sessions: one statement per named function.
+//!
+//! A session belongs to exactly one postmaster: whoever answers at the address must show the local `postmaster.pid`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pgherd_raft::model::PostgresAddr;
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+
+use super::settings::{Credentials, Settings};
+
+/// How long a connection may take.
+pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// How long a short statement may take; the server ends it by itself a little earlier.
+pub(super) const SHORT: Duration = Duration::from_secs(2);
+/// Settings of every session. `local`: what pgherd writes must not wait for standbys which are not there yet.
+const OPTIONS: &str = "-c statement_timeout=1900 -c search_path=pg_catalog -c synchronous_commit=local \
+                       -c default_transaction_read_only=off -c DateStyle=ISO";
 
 /// The server did not answer, or answered with an error.
 #[derive(Debug, thiserror::Error)]
@@ -10,6 +29,8 @@ pub enum QueryError {
         at: String,
         /// Why not.
         reason: String,
+        /// The server is there and refuses this login: waiting does not help.
+        is_refused: bool,
     },
     /// No answer in time.
     #[error("PostgreSQL did not answer within {millis} ms ({statement})")]
@@ -27,4 +48,257 @@ pub enum QueryError {
         /// The server's words.
         reason: String,
     },
+}
+
+/// An open connection and the task which drives it.
+pub(super) struct Session {
+    client: Client,
+    _driver: JoinSet<()>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("is_closed", &self.client.is_closed()).finish()
+    }
+}
+
+/// Where the local server is reached for administration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Local {
+    Socket(PathBuf),
+    Tcp(String),
+}
+
+impl Local {
+    /// A socket when the configuration says so, or when there is no password which a TCP connection would need.
+    pub(super) fn of(settings: &Settings, socket_directory: Option<PathBuf>) -> Self {
+        let wants_socket = settings.use_unix_socket || settings.superuser.password.is_none();
+        match socket_directory.filter(|_| wants_socket || settings.listen.is_empty()) {
+            Some(directory) => Self::Socket(directory),
+            None => Self::Tcp(loopback(&settings.listen)),
+        }
+    }
+
+    /// The host for libpq.
+    pub(super) fn host(&self) -> String {
+        match self {
+            Self::Socket(directory) => directory.display().to_string(),
+            Self::Tcp(host) => host.clone(),
+        }
+    }
+}
+
+/// The address in `listen` which is nearest.
+fn loopback(listen: &[String]) -> String {
+    let has = |name: &str| listen.iter().any(|host| host == name);
+    match () {
+        () if has("*") || has("0.0.0.0") || has("127.0.0.1") => "127.0.0.1".to_owned(),
+        () if has("localhost") => "localhost".to_owned(),
+        () if has("::") || has("::1") => "::1".to_owned(),
+        () => listen.first().cloned().unwrap_or_else(|| "127.0.0.1".to_owned()),
+    }
+}
+
+impl Session {
+    /// Connects to the local server and makes sure that it is the one of this data directory.
+    pub(super) async fn local(settings: &Settings, local: &Local) -> Result<Self, QueryError> {
+        let mut config = config(&settings.superuser, settings.port, &settings.database);
+        match local {
+            Local::Socket(directory) => config.host_path(directory),
+            Local::Tcp(host) => config.host(host),
+        };
+        let at = format!("{}, port {}", local.host(), settings.port);
+        let session = Self::open(&config, at.clone()).await?;
+        let theirs = session.text("its postmaster.pid", "SELECT pg_read_file('postmaster.pid')").await?;
+        let ours = read_postmaster_pid(&settings.data_dir);
+        if postmaster_identity(theirs.as_deref().unwrap_or_default())
+            != postmaster_identity(ours.as_deref().unwrap_or_default())
+        {
+            let reason = format!("the server there is not that of {}", settings.data_dir.display());
+            return Err(QueryError::Connect { at, reason, is_refused: false });
+        }
+        Ok(session)
+    }
+
+    /// Connects to another member's server.
+    pub(super) async fn remote(
+        credentials: &Credentials,
+        addr: &PostgresAddr,
+        database: &str,
+    ) -> Result<Self, QueryError> {
+        let mut config = config(credentials, addr.port, database);
+        config.host(&addr.host);
+        Self::open(&config, addr.to_string()).await
+    }
+
+    async fn open(config: &Config, at: String) -> Result<Self, QueryError> {
+        let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls));
+        let refusal = |reason, is_refused| QueryError::Connect { at: at.clone(), reason, is_refused };
+        let (client, connection) = connecting
+            .await
+            .map_err(|_| refusal(format!("no answer within {} s", CONNECT_LIMIT.as_secs()), false))?
+            .map_err(|error| {
+                let code = error.code().map(|state| state.code().to_owned()).unwrap_or_default();
+                // Class 28: invalid authorization; a password which the server wants and we do not have.
+                let is_refused = code.starts_with("28") || reason_of(&error).contains("password missing");
+                let cure = if is_refused { "; check postgresql.authentication and pg_hba" } else { "" };
+                refusal(format!("{}{cure}", reason_of(&error)), is_refused)
+            })?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
+            // The client sees the end of the connection with its next statement.
+            connection.await.ok();
+        });
+        Ok(Self { client, _driver: driver })
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// The first column of the first row.
+    pub(super) async fn text(
+        &self,
+        statement: &'static str,
+        sql: &str,
+    ) -> Result<Option<String>, QueryError> {
+        self.text_within(statement, sql, SHORT).await
+    }
+
+    /// The same with another limit.
+    pub(super) async fn text_within(
+        &self,
+        statement: &'static str,
+        sql: &str,
+        limit: Duration,
+    ) -> Result<Option<String>, QueryError> {
+        let messages = tokio::time::timeout(limit, self.client.simple_query(sql))
+            .await
+            .map_err(|_| QueryError::Late { statement, millis: limit.as_millis() })?
+            .map_err(|error| QueryError::Server { statement, reason: reason_of(&error) })?;
+        let first = messages.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
+            _ => None,
+        });
+        Ok(first.flatten())
+    }
+
+    /// All rows' first columns.
+    pub(super) async fn column(&self, statement: &'static str, sql: &str) -> Result<Vec<String>, QueryError> {
+        let messages = tokio::time::timeout(SHORT, self.client.simple_query(sql))
+            .await
+            .map_err(|_| QueryError::Late { statement, millis: SHORT.as_millis() })?
+            .map_err(|error| QueryError::Server { statement, reason: reason_of(&error) })?;
+        let values = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        Ok(values.collect())
+    }
+
+    /// Runs statements whose result does not matter.
+    pub(super) async fn run(&self, statement: &'static str, sql: &str) -> Result<(), QueryError> {
+        self.text(statement, sql).await.map(|_| ())
+    }
+
+    /// Leaves recovery. `pg_promote` without waiting: the caller asks again.
+    pub(super) async fn promote(&self) -> Result<(), QueryError> {
+        self.run("pg_promote", "SELECT pg_promote(false)").await
+    }
+
+    pub(super) async fn is_in_recovery(&self) -> Result<bool, QueryError> {
+        let answer = self.text("pg_is_in_recovery", "SELECT pg_is_in_recovery()").await?;
+        Ok(answer.as_deref() == Some("t"))
+    }
+
+    /// Does the control file name the timeline on which the server writes?
+    pub(super) async fn has_checkpoint_of_its_timeline(&self) -> Result<bool, QueryError> {
+        let sql = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) = \
+                   lpad(upper(to_hex(timeline_id)), 8, '0') FROM pg_control_checkpoint()";
+        Ok(self.text("pg_control_checkpoint", sql).await?.as_deref() == Some("t"))
+    }
+
+    /// A checkpoint, however long it takes within the limit.
+    pub(super) async fn checkpoint(&self, limit: Duration) -> Result<(), QueryError> {
+        self.run("checkpoint", "SET statement_timeout = 0").await?;
+        self.text_within("checkpoint", "CHECKPOINT", limit).await.map(|_| ())
+    }
+}
+
+fn config(credentials: &Credentials, port: u16, database: &str) -> Config {
+    let mut config = Config::new();
+    config
+        .user(&credentials.username)
+        .port(port)
+        .dbname(database)
+        .application_name("pgherd")
+        .connect_timeout(CONNECT_LIMIT)
+        .options(OPTIONS);
+    if let Some(password) = &credentials.password {
+        config.password(password.expose());
+    }
+    config
+}
+
+/// The local `postmaster.pid`.
+pub(super) fn read_postmaster_pid(data_dir: &Path) -> Option<String> {
+    std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()
+}
+
+/// The lines of a `postmaster.pid` which name one life of one server: pid, data directory, start time.
+fn postmaster_identity(content: &str) -> Option<[&str; 3]> {
+    let mut lines = content.lines();
+    Some([lines.next()?, lines.next()?, lines.next()?])
+}
+
+/// What the server said, or why there was no answer. The library's own text says only "db error".
+fn reason_of(error: &tokio_postgres::Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        let detail = said.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        return format!("{}{detail}", said.message());
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_address_is_taken() {
+        let nearest = |listen: &[&str]| {
+            let mut settings = Settings::new("s", "m", Path::new("/d"), 1);
+            settings.superuser = Credentials::new("postgres", Some("x"));
+            settings.listen = listen.iter().map(|host| (*host).to_owned()).collect();
+            Local::of(&settings, Some(PathBuf::from("/run"))).host()
+        };
+        assert_eq!(nearest(&["10.0.0.1", "*"]), "127.0.0.1");
+        assert_eq!(nearest(&["localhost"]), "localhost");
+        assert_eq!(nearest(&["::"]), "::1");
+        assert_eq!(nearest(&["10.0.0.1"]), "10.0.0.1");
+        assert_eq!(nearest(&[]), "/run");
+    }
+
+    #[test]
+    fn without_a_password_the_socket_is_used() {
+        let settings = Settings::new("s", "m", Path::new("/d"), 1);
+        assert_eq!(Local::of(&settings, Some(PathBuf::from("/run"))).host(), "/run");
+        assert_eq!(Local::of(&settings, None).host(), "localhost");
+    }
+
+    #[test]
+    fn a_postmaster_is_told_by_pid_directory_and_start() {
+        let starting = "7\n/d\n1700000000\n5432\n/tmp\n*\n  1 2\nstarting\n";
+        let ready = starting.replace("starting", "ready   ");
+        assert_eq!(postmaster_identity(starting), postmaster_identity(&ready));
+        assert_ne!(postmaster_identity(starting), postmaster_identity(&starting.replace("17", "18")));
+        assert_eq!(postmaster_identity("7\n"), None);
+    }
 }

@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
@@ -18,6 +19,11 @@ use tokio::process::Command;
 const KEPT_OUTPUT: usize = 64 * 1024;
 /// As much of the end of what a program says on standard error stands in an error.
 const KEPT_ERROR: usize = 1500;
+/// How often it is looked whether programs of an earlier run are gone, and how long between the looks.
+const LEFTOVER_LOOKS: u32 = 50;
+const LEFTOVER_PAUSE: Duration = Duration::from_millis(100);
+/// How long a program may take which only prints something.
+pub(super) const QUICK: Duration = Duration::from_secs(10);
 
 /// Why a program did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +62,6 @@ pub(super) struct Tool {
     program: PathBuf,
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
-    directory: Option<PathBuf>,
 }
 
 /// Ends the program's process group unless the program has been waited for.
@@ -73,7 +78,7 @@ impl Drop for EndGroup {
 
 impl Tool {
     pub(super) fn new(program: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), args: Vec::new(), env: Vec::new(), directory: None }
+        Self { program: program.into(), args: Vec::new(), env: Vec::new() }
     }
 
     pub(super) fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -88,11 +93,6 @@ impl Tool {
 
     pub(super) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
-        self
-    }
-
-    pub(super) fn directory(mut self, directory: &Path) -> Self {
-        self.directory = Some(directory.to_owned());
         self
     }
 
@@ -118,9 +118,6 @@ impl Tool {
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true);
-        if let Some(directory) = &self.directory {
-            command.current_dir(directory);
-        }
         let mut child =
             command.spawn().map_err(|source| ToolError::Spawn { program: self.program.clone(), source })?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -155,6 +152,44 @@ async fn tail_of(stream: Option<impl AsyncRead + Unpin>, keep: usize) -> String 
         }
     }
     String::from_utf8_lossy(kept.make_contiguous()).into_owned()
+}
+
+/// Ends programs which an earlier life of the daemon left working on a data directory: they would write into it while
+/// the next ones do.
+pub(super) async fn end_leftovers(data_dir: &Path) {
+    for _ in 0..LEFTOVER_LOOKS {
+        let left = leftovers(data_dir);
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            tracing::warn!("ending a program which an earlier run left working on {}", data_dir.display());
+            // It may have ended by itself in this moment, which is as good.
+            kill_process(pid, Signal::KILL).ok();
+        }
+        tokio::time::sleep(LEFTOVER_PAUSE).await;
+    }
+}
+
+/// Our programs on this data directory: recognised by their name and by the directory after `-D`.
+fn leftovers(data_dir: &Path) -> Vec<Pid> {
+    const PROGRAMS: [&str; 3] = ["initdb", "pg_basebackup", "pg_rewind"];
+    let is_left = |pid: &i32| {
+        let Ok(line) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+        let mut words = line.split(|byte| *byte == 0).map(|word| Path::new(OsStr::from_bytes(word)));
+        let is_ours = words
+            .next()
+            .and_then(Path::file_name)
+            .is_some_and(|name| PROGRAMS.iter().any(|program| name == *program));
+        is_ours
+            && words
+                .skip_while(|word| *word != Path::new("-D"))
+                .nth(1)
+                .is_some_and(|d| d.starts_with(data_dir))
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(is_left).filter_map(Pid::from_raw).collect()
 }
 
 /// Lines joined so that they fit into one line of a log.

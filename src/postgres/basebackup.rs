@@ -1,0 +1,91 @@
+//! Copies another member's database system.
+
+use super::Postgres;
+use super::conf::program_conninfo;
+use super::directory;
+use super::error::PgError;
+use super::files::{self, blocking};
+use super::initdb::program_options;
+use super::layout::{Layout, Marker};
+use super::tool::Tool;
+use super::write::ToolPassfile;
+use crate::ha::{DataDir, Upstream};
+
+/// Options of `pg_basebackup` which would defeat what pgherd does with it.
+const REFUSED: [&str; 13] = [
+    "pgdata",
+    "format",
+    "wal-method",
+    "write-recovery-conf",
+    "gzip",
+    "target",
+    "version",
+    "dbname",
+    "host",
+    "port",
+    "username",
+    "password",
+    "no-sync",
+];
+
+impl Postgres {
+    /// Copies the source. What lies in the data directory is put aside first, unless it is an unfinished copy or one
+    /// that never streamed.
+    pub(super) async fn base_backup(&self, source: &Upstream) -> Result<(), PgError> {
+        self.clear_for_filling().await?;
+        self.forget_control();
+        let (settings, layout) = (self.settings(), self.layout());
+        let program = self.programs()?.path("pg_basebackup");
+        let mut options = program_options("postgresql.basebackup", &settings.basebackup, &REFUSED)?;
+        if !settings.basebackup.iter().any(|(name, _)| name == "checkpoint") {
+            options.push("--checkpoint=fast".to_owned());
+        }
+        let here = layout.clone();
+        let target = blocking(move || {
+            make_room(&here)?;
+            here.mark(&Marker::Filling("base backup".to_owned()))?;
+            files::remove(&here.slots_file())?;
+            directory::prepare(&here)
+        })
+        .await?;
+        let passfile = ToolPassfile::new(&layout, &settings.replication)?;
+        Tool::new(program)
+            .arg("-D")
+            .arg(target.as_os_str())
+            .args(["-X", "stream", "--no-password"])
+            .args(options)
+            .arg("-d")
+            .arg(program_conninfo(&settings.replication, &source.addr, None))
+            .env("PGPASSFILE", passfile.path())
+            .env("PGAPPNAME", &settings.member)
+            .run(None)
+            .await?;
+        drop(passfile);
+        blocking(move || {
+            directory::settle(&layout, &target)?;
+            layout.mark(&Marker::Copied)
+        })
+        .await
+    }
+
+    /// Deletes what was put aside.
+    pub(super) async fn discard_old_data(&self) -> Result<(), PgError> {
+        let layout = self.layout();
+        blocking(move || directory::discard_asides(&layout)).await
+    }
+}
+
+/// After this the data directory is missing or empty.
+fn make_room(layout: &Layout) -> Result<(), PgError> {
+    match (layout.classify(), layout.marker()?) {
+        (DataDir::Foreign(why), _) => Err(PgError::Refused(why)),
+        (DataDir::Empty, _) => Ok(()),
+        (DataDir::Incomplete, _) | (DataDir::Initialised { .. }, Some(Marker::Copied)) => {
+            directory::empty(layout)
+        }
+        (DataDir::Initialised { .. }, _) => {
+            directory::put_aside(layout)?;
+            layout.unmark()
+        }
+    }
+}

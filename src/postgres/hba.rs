@@ -1,0 +1,102 @@
+//! Renders `pg_hba.conf` and `pg_ident.conf` (pure).
+
+use super::settings::Settings;
+
+const HEADER: &str =
+    "# Written by pgherd: changes made here are lost. Use postgresql.pg_hba in the configuration.\n";
+
+/// A name as a field of a line.
+fn field(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', ""))
+}
+
+/// The content of `pg_hba.conf`: the configuration's lines alone, or safe default lines.
+pub(super) fn render(settings: &Settings) -> String {
+    let lines = if settings.pg_hba.is_empty() { default_lines(settings) } else { settings.pg_hba.clone() };
+    lines.iter().fold(HEADER.to_owned(), |text, line| text + line + "\n")
+}
+
+/// The content of `pg_hba.conf` while the cluster is being initialised: the superuser from this machine only, so that
+/// no client writes into what may be thrown away.
+pub(super) fn render_for_bootstrap(settings: &Settings) -> String {
+    let superuser = field(&settings.superuser.username);
+    let method = method_of(settings);
+    let mut text = format!("{HEADER}local all {superuser} {}\n", local_method(settings));
+    for address in ["127.0.0.1/32", "::1/128", "samehost"] {
+        text.push_str(&format!("host all {superuser} {address} {method}\n"));
+    }
+    if settings.superuser.password.is_none() {
+        // How the superuser gets in without a password is said by the configuration's own lines, if at all.
+        settings.pg_hba.iter().for_each(|line| {
+            text.push_str(line);
+            text.push('\n');
+        });
+    }
+    text
+}
+
+/// The content of `pg_ident.conf`; none: the file is left alone.
+pub(super) fn render_ident(settings: &Settings) -> Option<String> {
+    (!settings.pg_ident.is_empty())
+        .then(|| settings.pg_ident.iter().fold(HEADER.to_owned(), |text, line| text + line + "\n"))
+}
+
+fn method_of(settings: &Settings) -> &'static str {
+    if settings.superuser.password.is_some() { "scram-sha-256" } else { "reject" }
+}
+
+/// Without a password the superuser is whoever the operating system says it is.
+fn local_method(settings: &Settings) -> &'static str {
+    if settings.superuser.password.is_some() { "scram-sha-256" } else { "peer" }
+}
+
+/// Passwords everywhere; without one only the operating system's word on the local socket.
+fn default_lines(settings: &Settings) -> Vec<String> {
+    let replication = field(&settings.replication.username);
+    let mut lines = vec![
+        format!("local all {} {}", field(&settings.superuser.username), local_method(settings)),
+        "local all all scram-sha-256".to_owned(),
+        format!("local replication {replication} scram-sha-256"),
+        format!("host replication {replication} all scram-sha-256"),
+    ];
+    if settings.superuser.password.is_none() {
+        lines.push(format!("host all {} all reject", field(&settings.superuser.username)));
+    }
+    lines.push("host all all all scram-sha-256".to_owned());
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::Credentials;
+
+    fn settings() -> Settings {
+        let mut settings = Settings::new("s", "m", std::path::Path::new("/d"), 1);
+        settings.superuser = Credentials::new("postgres", Some("secret"));
+        settings
+    }
+
+    #[test]
+    fn the_configuration_s_lines_are_taken_as_they_are() {
+        let mut settings = settings();
+        settings.pg_hba = vec!["local all all trust".to_owned()];
+        assert_eq!(render(&settings), format!("{HEADER}local all all trust\n"));
+        assert!(!render_for_bootstrap(&settings).contains("trust"));
+    }
+
+    #[test]
+    fn the_default_lets_nobody_in_without_a_password() {
+        let golden = "local all \"postgres\" scram-sha-256\n\
+                      local all all scram-sha-256\n\
+                      local replication \"replicator\" scram-sha-256\n\
+                      host replication \"replicator\" all scram-sha-256\n\
+                      host all all all scram-sha-256\n";
+        assert_eq!(render(&settings()), format!("{HEADER}{golden}"));
+        let mut without = settings();
+        without.superuser.password = None;
+        assert!(render(&without).contains("local all \"postgres\" peer\n"));
+        assert!(render(&without).contains("host all \"postgres\" all reject\n"));
+        assert!(!render(&without).contains("trust"));
+    }
+}

@@ -1,0 +1,254 @@
+//! Gathers the facts about the local PostgreSQL, each part with its own deadline.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pgherd_raft::clock;
+use pgherd_raft::lease::BootTime;
+use pgherd_raft::model::TimelineId;
+use tokio::time::timeout;
+
+use super::control_data;
+use super::files::{self, blocking};
+use super::layout::{Layout, Marker};
+use super::query::{QueryError, SHORT};
+use super::server::{self, Answered};
+use super::tool::{QUICK, Tool};
+use super::{Postgres, conf, history};
+use crate::ha::{
+    ControlData, DataDir, Fact, PostgresFacts, Process, Server, TimelineSwitch, Upstream, streams,
+};
+
+/// How long looking at files may take before the last look counts.
+const FILES_LIMIT: Duration = Duration::from_secs(1);
+/// The control data of a running server is read again after this time.
+const CONTROL_INTERVAL: Duration = Duration::from_secs(10);
+/// A fresh position for the succession is waited for no longer than this.
+const POSITION_LIMIT: Duration = Duration::from_millis(300);
+/// After so many late answers in a row the kept connection is given up. Not after the first: when the connection table
+/// is full, the kept connection is the only one to be had.
+const LATE_ANSWERS: u32 = 3;
+
+/// What is remembered between observations.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    control: Option<(FileStamp, ControlData, BootTime)>,
+    files: Option<Files>,
+    /// The highest timeline which the walreceiver of this postmaster was seen on.
+    seen_timeline: Option<(u32, TimelineId)>,
+    late_answers: u32,
+}
+
+/// Changes whenever PostgreSQL writes the control file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct FileStamp {
+    inode: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+/// What is read from files.
+#[derive(Clone, Debug)]
+struct Files {
+    data_dir: DataDir,
+    control: Option<FileStamp>,
+    conninfo: Option<String>,
+    upstream: Option<Upstream>,
+    has_old_data: bool,
+}
+
+impl Postgres {
+    /// Looks at everything at once; never takes longer than about two seconds, and what is late is unknown.
+    pub async fn observe(&self) -> PostgresFacts {
+        let (files, server) = tokio::join!(self.observe_files(), self.observe_server(SHORT));
+        let process = self.inner.postmaster.process();
+        let control = self.observe_control(&files).await;
+        let timeline = match (server.of_any_age(), control.of_any_age()) {
+            (Some(answered), _) => Some(answered.server.position.timeline),
+            (None, Some(control)) => Some(control.timeline),
+            (None, None) => None,
+        };
+        let history = self.observe_history(timeline).await;
+        let is_standby = matches!(files.data_dir, DataDir::Initialised { has_standby_signal: true, .. });
+        let in_force = server.of_any_age().map(|answered| answered.primary_conninfo.clone());
+        let as_written = in_force.is_none() || in_force == files.conninfo;
+        PostgresFacts {
+            data_dir: files.data_dir,
+            control,
+            process,
+            configured_upstream: files.upstream.filter(|_| is_standby && as_written),
+            server: map(server, |answered| answered.server),
+            history,
+            has_old_data: files.has_old_data,
+        }
+    }
+
+    /// Only what the server says by SQL, freshly read and with a short deadline: for the succession.
+    pub async fn report_position(&self) -> Fact<Server> {
+        map(self.observe_server(POSITION_LIMIT).await, |answered| answered.server)
+    }
+
+    async fn observe_files(&self) -> Files {
+        let layout = self.layout();
+        let look = blocking(move || {
+            let conf = files::read(&layout.in_config("postgresql.conf")).ok().flatten().unwrap_or_default();
+            Ok(Files {
+                data_dir: layout.classify(),
+                control: stamp(&layout.in_data("global/pg_control")),
+                conninfo: conf::parse_primary_conninfo(&conf),
+                upstream: conf::parse_upstream(&conf),
+                has_old_data: !layout.asides().is_empty(),
+            })
+        });
+        if let Ok(Ok(files)) = timeout(FILES_LIMIT, look).await {
+            self.cache().files = Some(files.clone());
+            return files;
+        }
+        self.cache().files.clone().unwrap_or_else(|| Files {
+            data_dir: DataDir::Foreign("the file system of the data directory does not answer".to_owned()),
+            control: None,
+            conninfo: None,
+            upstream: None,
+            has_old_data: false,
+        })
+    }
+
+    async fn observe_server(&self, limit: Duration) -> Fact<Answered> {
+        let Some(Process::Running { pid, .. }) = self.inner.postmaster.process().of_any_age().cloned() else {
+            self.forget_session();
+            return Fact::Unknown("PostgreSQL is not running".to_owned());
+        };
+        let seen = self.cache().seen_timeline.filter(|(of, _)| *of == pid).map(|(_, timeline)| timeline);
+        let ask = async {
+            let session = self.session().await?;
+            let answer = server::ask(&session, limit, seen).await;
+            Ok((Arc::clone(&session), answer))
+        };
+        let late = QueryError::Late { statement: "its state", millis: limit.as_millis() };
+        let (session, answer) = match timeout(limit, ask).await {
+            Ok(Ok((session, answer))) => (Some(session), answer.map_err(super::PgError::from)),
+            Ok(Err(error)) => (None, Err(error)),
+            Err(_) => (None, Err(late.into())),
+        };
+        match answer {
+            Ok(answered) => {
+                self.remember(pid, &answered);
+                Fact::fresh(answered)
+            }
+            Err(error) => {
+                let is_late = matches!(error, super::PgError::Query(QueryError::Late { .. }));
+                self.note_failure(is_late, session.is_some_and(|session| session.is_closed()));
+                Fact::Unknown(error.to_string())
+            }
+        }
+    }
+
+    fn remember(&self, pid: u32, answered: &Answered) {
+        {
+            let mut cache = self.cache();
+            cache.late_answers = 0;
+            let timeline = answered.server.position.timeline;
+            cache.seen_timeline = answered.server.is_in_recovery.then_some((pid, timeline));
+        }
+        if streams(&answered.server) {
+            let layout = self.layout();
+            if matches!(layout.marker(), Ok(Some(Marker::Copied))) {
+                // Failing to remove it only makes a later clone discard this copy first.
+                layout.unmark().ok();
+            }
+        }
+    }
+
+    fn note_failure(&self, is_late: bool, is_closed: bool) {
+        let gives_up = {
+            let mut cache = self.cache();
+            cache.late_answers = if is_late { cache.late_answers.saturating_add(1) } else { 0 };
+            cache.late_answers >= LATE_ANSWERS
+        };
+        if gives_up || is_closed {
+            self.cache().late_answers = 0;
+            self.forget_session();
+        }
+    }
+
+    async fn observe_control(&self, files: &Files) -> Fact<ControlData> {
+        let Some(stamp) = files.control.clone() else {
+            return Fact::Unknown("there is no control file".to_owned());
+        };
+        let now = clock::now();
+        if let Some((of, value, at)) = self.cache().control.clone() {
+            let age = now.since(at);
+            if of == stamp {
+                return Fact::fresh(value);
+            }
+            if self.is_running() && of.inode == stamp.inode && age < CONTROL_INTERVAL {
+                return Fact::Known { value, age };
+            }
+        }
+        match self.read_control().await {
+            Ok((control, _)) => {
+                self.cache().control = Some((stamp, control.clone(), now));
+                Fact::fresh(control)
+            }
+            Err(error) => Fact::Unknown(error.to_string()),
+        }
+    }
+
+    /// Runs `pg_controldata`.
+    pub(super) async fn read_control(
+        &self,
+    ) -> Result<(ControlData, control_data::LeastSettings), super::PgError> {
+        let program = self.programs()?.path("pg_controldata");
+        let printed =
+            Tool::new(program).arg("-D").arg(self.settings().data_dir.as_os_str()).run(Some(QUICK)).await?;
+        Ok((control_data::parse(&printed)?, control_data::parse_least_settings(&printed)))
+    }
+
+    async fn observe_history(&self, timeline: Option<TimelineId>) -> Vec<TimelineSwitch> {
+        let Some(timeline) = timeline.filter(|timeline| *timeline > TimelineId(1)) else {
+            return Vec::new();
+        };
+        let path = self.layout().in_data("pg_wal").join(history::file_name(timeline));
+        let look = blocking(move || files::read(&path));
+        match timeout(FILES_LIMIT, look).await {
+            Ok(Ok(Some(text))) => history::parse(&text),
+            Ok(Ok(None) | Err(_)) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// The layout, for those who change files.
+    pub(super) fn forget_control(&self) {
+        self.cache().control = None;
+    }
+}
+
+fn stamp(path: &Path) -> Option<FileStamp> {
+    let is = std::fs::metadata(path).ok()?;
+    Some(FileStamp { inode: is.ino(), seconds: is.mtime(), nanoseconds: is.mtime_nsec() })
+}
+
+fn map<T, U>(fact: Fact<T>, change: impl FnOnce(T) -> U) -> Fact<U> {
+    match fact {
+        Fact::Known { value, age } => Fact::Known { value: change(value), age },
+        Fact::Unknown(why) => Fact::Unknown(why),
+    }
+}
+
+/// The marker is looked at by those who are about to start the server.
+pub(super) fn refuse_unfinished(layout: &Layout) -> Result<(), super::PgError> {
+    let directory = layout.data_dir.display();
+    match layout.marker()? {
+        Some(Marker::Filling(what)) => {
+            Err(super::PgError::Refused(format!("{directory} is not complete: its {what} did not finish")))
+        }
+        Some(Marker::PuttingAside(_)) => Err(super::PgError::Refused(format!(
+            "{directory} is not complete: its content is being put aside for a new copy"
+        ))),
+        Some(Marker::Rewinding) => Err(super::PgError::Refused(format!(
+            "{directory} cannot be used: an earlier pg_rewind of it did not finish, so it needs a new copy"
+        ))),
+        Some(Marker::Copied) | None => Ok(()),
+    }
+}

@@ -1,0 +1,162 @@
+//! Writes what a server reads at its start and on reload: configuration, authentication, signals, password file.
+
+use super::conf::{self, Role};
+use super::error::PgError;
+use super::files::{self, blocking};
+use super::layout::{Layout, Marker};
+use super::postmaster::PostmasterSignal;
+use super::quote::pgpass_field;
+use super::settings::{Credentials, Settings};
+use super::{Postgres, hba};
+use crate::ha::Upstream;
+
+/// Which `pg_hba.conf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// As configured.
+    Usual,
+    /// The superuser from this machine only.
+    Bootstrap,
+}
+
+impl Postgres {
+    /// Writes all files for a server which is not running, its role included.
+    pub(super) async fn write_all(&self, role: Role, access: Access) -> Result<(), PgError> {
+        let (settings, layout) = (self.settings(), self.layout());
+        blocking(move || {
+            write_conf(&settings, &layout, &role)?;
+            write_access(&settings, &layout, access)?;
+            let auto = layout.in_data("postgresql.auto.conf");
+            if let Some(present) = files::read(&auto)? {
+                files::write(&auto, &conf::without_recovery_parameters(&present))?;
+            }
+            files::remove(&layout.in_data("recovery.signal"))?;
+            match role {
+                Role::Primary => files::remove(&layout.in_data("standby.signal")).map(|_| ()),
+                Role::Standby(_) => files::write(&layout.in_data("standby.signal"), "").map(|_| ()),
+            }
+        })
+        .await
+    }
+
+    /// Writes whom to follow and makes a running server read it. Done when it is written and the server was told.
+    pub(super) async fn follow(&self, upstream: Option<Upstream>) -> Result<(), PgError> {
+        let (settings, layout) = (self.settings(), self.layout());
+        let role = Role::Standby(upstream);
+        blocking(move || write_conf(&settings, &layout, &role)).await?;
+        self.reload().await
+    }
+
+    /// Writes the files again as they should be, for the role which the server has.
+    pub(super) async fn rewrite(&self) -> Result<(), PgError> {
+        let (settings, layout) = (self.settings(), self.layout());
+        let is_there = blocking(move || {
+            if !layout.in_data("PG_VERSION").is_file() {
+                return Ok(false);
+            }
+            let conf = files::read(&layout.in_config("postgresql.conf"))?.unwrap_or_default();
+            let role = if layout.in_data("standby.signal").exists() {
+                Role::Standby(conf::parse_upstream(&conf))
+            } else {
+                Role::Primary
+            };
+            write_conf(&settings, &layout, &role)?;
+            write_access(&settings, &layout, Access::Usual)?;
+            Ok(true)
+        })
+        .await?;
+        if is_there { self.reload().await } else { Ok(()) }
+    }
+
+    /// A copy which becomes writable is no longer one that may be thrown away.
+    pub(super) async fn value_copy(&self) -> Result<(), PgError> {
+        let layout = self.layout();
+        blocking(move || match layout.marker()? {
+            Some(Marker::Copied) => layout.unmark(),
+            Some(Marker::Filling(_) | Marker::PuttingAside(_) | Marker::Rewinding) | None => Ok(()),
+        })
+        .await
+    }
+
+    /// Writes `pg_hba.conf` and `pg_ident.conf` alone and makes a running server read them.
+    pub(super) async fn set_access(&self, access: Access) -> Result<(), PgError> {
+        let (settings, layout) = (self.settings(), self.layout());
+        blocking(move || write_access(&settings, &layout, access)).await?;
+        self.reload().await
+    }
+
+    async fn reload(&self) -> Result<(), PgError> {
+        if !self.is_running() {
+            return Ok(());
+        }
+        let signal = self.inner.postmaster.signal(PostmasterSignal::Reload);
+        signal.await.map_err(PgError::postmaster("cannot reload PostgreSQL"))
+    }
+}
+
+fn write_conf(settings: &Settings, layout: &Layout, role: &Role) -> Result<(), PgError> {
+    let (path, base) = (layout.in_config("postgresql.conf"), layout.in_config(conf::BASE));
+    if !base.exists() {
+        let present = files::read(&path)?;
+        let is_foreign = present.as_deref().is_some_and(|text| !text.starts_with(conf::HEADER));
+        if is_foreign {
+            files::rename(&path, &base)?;
+        } else {
+            files::write(&base, "")?;
+        }
+    }
+    if let Role::Standby(Some(upstream)) = role {
+        let line = pgpass_line(&settings.replication, &upstream.addr.host, Some(upstream.addr.port));
+        if let Some(line) = line {
+            files::write(&settings.pgpass, &line)?;
+        }
+    }
+    let (_, socket_fallback) = Postgres::sockets(settings);
+    files::write(&path, &conf::render(settings, role, socket_fallback)).map(|_| ())
+}
+
+fn write_access(settings: &Settings, layout: &Layout, access: Access) -> Result<(), PgError> {
+    let lines = match access {
+        Access::Usual => hba::render(settings),
+        Access::Bootstrap => hba::render_for_bootstrap(settings),
+    };
+    files::write(&layout.in_config("pg_hba.conf"), &lines)?;
+    let ident = layout.in_config("pg_ident.conf");
+    match hba::render_ident(settings) {
+        Some(lines) => files::write(&ident, &lines).map(|_| ()),
+        None if ident.exists() => Ok(()),
+        None => files::write(&ident, "").map(|_| ()),
+    }
+}
+
+/// A line of a password file; none without a password.
+pub(super) fn pgpass_line(credentials: &Credentials, host: &str, port: Option<u16>) -> Option<String> {
+    let password = credentials.password.as_ref()?;
+    let port = port.map_or_else(|| "*".to_owned(), |port| port.to_string());
+    let (host, user) = (pgpass_field(host), pgpass_field(&credentials.username));
+    Some(format!("{host}:{port}:*:{user}:{}\n", pgpass_field(password.expose())))
+}
+
+/// A password file for the run of one program, removed afterwards.
+#[derive(Debug)]
+pub(super) struct ToolPassfile(std::path::PathBuf);
+
+impl ToolPassfile {
+    /// Writes it; the host is not compared, as the file is for one connection string only.
+    pub(super) fn new(layout: &Layout, credentials: &Credentials) -> Result<Self, PgError> {
+        let path = layout.tool_pgpass();
+        files::write(&path, &pgpass_line(credentials, "*", None).unwrap_or_default())?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &std::path::Path {
+        &self.0
+    }
+}
+
+impl Drop for ToolPassfile {
+    fn drop(&mut self) {
+        // It is private and is overwritten by the next run if it stays.
+        files::remove(&self.0).ok();
+    }
+}
