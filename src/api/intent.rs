@@ -30,7 +30,7 @@ use crate::ha::{Ranking, rank};
 const MAX_BODY: usize = 16 * 1024;
 /// How long a client may take to send it.
 const BODY_PATIENCE: Duration = Duration::from_secs(5);
-/// Patroni polls twice `loop_wait`, at least twice ten seconds.
+/// An operation may take twice `loop_wait`, and at least this, as in Patroni.
 const LEAST_PATIENCE: Duration = Duration::from_secs(20);
 /// After an answer of unknown outcome, a wish which was written shows within a few elections.
 const APPEARANCE_PATIENCE: Duration = Duration::from_secs(5);
@@ -148,7 +148,8 @@ pub(super) async fn post(shared: Shared, request: Request, word: Word) -> Reply 
         Ok(intent) => {
             info!("an operator asks for a {}: {intent:?}", word.lower());
             let api = shared.api.clone();
-            shared.operations.run(async move { carry_out(&api, word, intent).await }).await
+            let patience = LEAST_PATIENCE.max(view.observation.policy.loop_wait * 2);
+            shared.operations.run(async move { carry_out(&api, word, intent, patience).await }).await
         }
         Err(refusal) => {
             info!("an operator's {} is refused: {}", word.lower(), refusal.body);
@@ -274,9 +275,8 @@ fn refuse_schedule(at: &str) -> Reply {
     }
 }
 
-/// Writes the intent and waits for its end.
-async fn carry_out(api: &ApiState, word: Word, intent: Intent) -> Reply {
-    let loop_wait = api.view.borrow().observation.policy.loop_wait;
+/// Writes the intent and waits for its end, at most so long.
+pub(super) async fn carry_out(api: &ApiState, word: Word, intent: Intent, patience: Duration) -> Reply {
     let before = last_id(&api.intents.watch().borrow().state);
     let id = match api.intents.propose(Command::SetIntent { intent: intent.clone() }).await {
         Proposed::Outcome(Outcome::Applied) => match api.intents.read().await {
@@ -292,7 +292,7 @@ async fn carry_out(api: &ApiState, word: Word, intent: Intent) -> Reply {
             None => return unknown(word, &reason),
         },
     };
-    let end = match timeout(LEAST_PATIENCE.max(loop_wait * 2), end_of(api, id)).await {
+    let end = match timeout(patience, end_of(api, id)).await {
         Ok(Some(end)) => Some(end),
         Ok(None) | Err(_) => withdraw(api, id).await,
     };
@@ -309,11 +309,13 @@ fn last_id(state: &ClusterState) -> u64 {
     pending.max(ended).unwrap_or(0)
 }
 
-/// The number of an intent whose proposal's outcome is not known; none: it does not show in time.
+/// The number of an intent whose proposal's outcome is not known; none: it does not show in time. It may have ended
+/// before it is seen here.
 async fn find(api: &ApiState, intent: &Intent, before: u64) -> Option<u64> {
     let mut watch = api.intents.watch();
-    let is_ours = |view: &Arc<GroupView>| {
-        view.state.intent.as_ref().is_some_and(|pending| pending.id > before && pending.intent == *intent)
+    let is_ours = |view: &Arc<GroupView>| match &view.state.intent {
+        Some(pending) => pending.id > before && pending.intent == *intent,
+        None => last_id(&view.state) > before,
     };
     let shown = timeout(APPEARANCE_PATIENCE, watch.wait_for(is_ours)).await.ok()?.ok()?;
     Some(last_id(&shown.state))

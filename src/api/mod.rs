@@ -16,6 +16,10 @@ mod reply;
 mod server;
 mod standing;
 mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -10,6 +10,9 @@ use pgherd_raft::model::{Lsn, MemberId};
 use crate::agent::view::View;
 use crate::ha::{Process, SERVER_FRESH, Server, State, streams};
 
+/// The agent observes about each second. A view older than this says nothing about a stream any more.
+const VIEW_FRESH: Duration = Duration::from_secs(5);
+
 /// A view at the moment of an answer.
 #[derive(Clone, Debug)]
 pub(super) struct Standing {
@@ -62,7 +65,8 @@ impl Standing {
             State::Draining | State::Demoting | State::Stopping | State::Promoting
         );
         let fresh = self.view.observation.postgres.server.within(SERVER_FRESH);
-        fresh.filter(|server| self.is_running() && !ends && self.is_alive() && streams(server))
+        let is_recent = self.age() <= VIEW_FRESH;
+        fresh.filter(|server| self.is_running() && !ends && is_recent && streams(server))
     }
 
     /// The agent's loop turns: the next observation is not overdue by more than the ttl (twice that, without lease).

@@ -1,0 +1,316 @@
+//! A cluster of three members to show, and a replicated state that carries wishes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::BoxFuture;
+use pgherd_raft::group::{GroupView, Phase, Proposed, RaftView, ReadError};
+use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::model::{
+    ClusterState, Command, Epoch, GroupId, IntentEnd, Lease, Lsn, Member, MemberId, MemberKind, Outcome,
+    PostgresAddr, Revision, Session, Settings, SystemIdentifier, TagValue, Tags, Tenure, TimelineId,
+    WalPosition, apply,
+};
+use pgherd_raft::{RenewerFacts, clock};
+use tokio::sync::watch;
+
+use super::intent::Intents;
+use super::{ApiState, Credentials};
+use crate::agent::view::View;
+use crate::ha::{
+    Consensus, DataDir, Decision, Fact, GuardFacts, LeaseFacts, MemberReport, Observation, Policy,
+    PostgresFacts, Process, Receiver, Rule, Sender, Server, State,
+};
+
+pub(super) const EPOCH: Epoch = Epoch(7);
+const SYSTEM: SystemIdentifier = SystemIdentifier(7_361_234_567_890_123_456);
+
+pub(super) fn member(number: u64) -> Member {
+    let name = format!("node{number}");
+    let port = u16::try_from(number).expect("small");
+    let tags = match number {
+        3 => vec![
+            ("clonefrom".to_owned(), TagValue::Bool(true)),
+            ("rack".to_owned(), TagValue::Text("b".into())),
+        ],
+        _ => Vec::new(),
+    };
+    Member {
+        name: name.parse().expect("a name"),
+        kind: MemberKind::Data,
+        raft_addr: format!("127.0.0.1:{}", 2380 + port),
+        api_url: Some(format!("http://127.0.0.1:{}", 8008 + port)),
+        postgres: Some(PostgresAddr { host: "127.0.0.1".to_owned(), port: 5432 + port }),
+        tags: Tags(tags),
+    }
+}
+
+/// Three members; `node1` holds the lease.
+pub(super) fn cluster() -> ClusterState {
+    let ids: BTreeSet<MemberId> = (1..=3).map(MemberId).collect();
+    ClusterState {
+        group: Some(GroupId(1)),
+        scope: "demo".to_owned(),
+        system_identifier: Some(SYSTEM),
+        members: ids.iter().map(|id| (*id, member(id.0))).collect(),
+        leaving: BTreeSet::new(),
+        lease: Lease {
+            epoch: EPOCH,
+            voters: ids,
+            tenure: Some(Tenure {
+                holder: MemberId(1),
+                session: Session(11),
+                ttl_ms: 5000,
+                wait_ms: 5000,
+                pinned: false,
+            }),
+        },
+        settings: Settings { revision: Revision(1), document: "{\"ttl\":5,\"loop_wait\":10}".to_owned() },
+        intent: None,
+        last_intent: None,
+    }
+}
+
+pub(super) fn server(is_in_recovery: bool) -> Server {
+    Server {
+        is_in_recovery,
+        position: WalPosition { timeline: TimelineId(3), lsn: Lsn(0x0500_0060) },
+        replayed: is_in_recovery.then_some(Lsn(0x0500_0028)),
+        replayed_at: is_in_recovery.then(|| "2026-11-20 17:02:10.5+00".to_owned()),
+        replay_paused: false,
+        receiver: is_in_recovery.then(|| Receiver {
+            status: "streaming".to_owned(),
+            from: None,
+            slot: Some("node2".to_owned()),
+        }),
+        senders: if is_in_recovery { Vec::new() } else { vec![sender("node2"), sender("node3")] },
+        physical_slots: Vec::new(),
+        version: 150_018,
+        started_at: "2026-11-20 17:02:11.123456+00".to_owned(),
+    }
+}
+
+fn sender(name: &str) -> Sender {
+    Sender {
+        application_name: name.to_owned(),
+        client_addr: Some("127.0.0.1".to_owned()),
+        user: "replicator".to_owned(),
+        state: "streaming".to_owned(),
+        sync_state: "async".to_owned(),
+        sync_priority: 0,
+        flushed: Some(Lsn(0x0500_0060)),
+        replayed: Some(Lsn(0x0500_0060)),
+    }
+}
+
+fn report(number: u64) -> MemberReport {
+    let is_primary = number == 1;
+    MemberReport {
+        session: Some(Session(10 + number)),
+        state: if is_primary { "primary" } else { "standby" }.to_owned(),
+        system_identifier: Some(SYSTEM),
+        has_data: true,
+        is_running: true,
+        is_in_recovery: Some(!is_primary),
+        position: Some(WalPosition { timeline: TimelineId(3), lsn: Lsn(0x0500_0060) }),
+        replayed: (!is_primary).then_some(Lsn(0x0500_0000)),
+        is_streaming: !is_primary,
+        stream_ended: false,
+        history: Vec::new(),
+        stands_back: false,
+        version: 150_018,
+        epoch: EPOCH,
+        shutting_down: false,
+    }
+}
+
+/// What this node shows, all being well; `node1` is the primary.
+pub(super) fn view(number: u64, now: BootTime) -> View {
+    let is_primary = number == 1;
+    let others = (1..=3).filter(|other| *other != number);
+    let (state, rule, because) = if is_primary {
+        (State::Primary, Rule::Lead, format!("no action. I am (node{number}), the leader with the lock"))
+    } else {
+        (State::Standby, Rule::Standby, format!("no action. I am (node{number}), a secondary"))
+    };
+    View {
+        scope: "demo".to_owned(),
+        member: member(number),
+        observation: Observation {
+            now,
+            me: MemberId(number),
+            cluster: cluster(),
+            consensus: Consensus {
+                is_raft_leader: number == 2,
+                raft_leader: Some(MemberId(2)),
+                term: 4,
+                voters: (1..=3).map(MemberId).collect(),
+            },
+            lease: LeaseFacts::default(),
+            guard: Fact::fresh(GuardFacts {
+                session: Session(10 + number),
+                deadline: None,
+                epoch: EPOCH,
+                heartbeat_age: Duration::ZERO,
+            }),
+            postgres: PostgresFacts {
+                data_dir: DataDir::Initialised { has_backup_label: false, has_standby_signal: !is_primary },
+                control: Fact::Unknown("not read".to_owned()),
+                process: Fact::fresh(Process::Running { pid: 1, is_child: true }),
+                server: Fact::fresh(server(!is_primary)),
+                configured_upstream: None,
+                history: Vec::new(),
+                has_old_data: false,
+            },
+            peers: others.map(|other| (MemberId(other), Fact::fresh(report(other)))).collect(),
+            job: None,
+            finished: BTreeMap::new(),
+            shutting_down: false,
+            policy: Policy {
+                ttl: Duration::from_secs(5),
+                loop_wait: Duration::from_secs(10),
+                retry_timeout: Duration::from_secs(10),
+                maximum_lag_on_failover: 1024 * 1024,
+                primary_start_timeout: Duration::from_secs(300),
+                use_pg_rewind: true,
+                use_slots: true,
+                bootstrap_settings: "{}".to_owned(),
+            },
+        },
+        decision: Decision {
+            state,
+            rule,
+            actions: Vec::new(),
+            because,
+            waiting_for: None,
+            wake_in: Duration::from_secs(10),
+        },
+        consensus_seen: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000)),
+    }
+}
+
+/// A licence of the present epoch which is good for two seconds more.
+pub(super) fn licensed(now: BootTime) -> RenewerFacts {
+    let deadline = now.after(Duration::from_secs(2));
+    let licence = Licence { epoch: EPOCH, deadline, sent: now };
+    RenewerFacts { licence: Some(licence), ..RenewerFacts::default() }
+}
+
+/// What becomes of a wish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The holder hands over to the target, or to `node3`.
+    Done,
+    /// Another one than the target takes over.
+    WonByAnother,
+    /// The holder refuses.
+    Refused,
+    /// Nobody acts.
+    Ignored,
+    /// The answer to the proposal is lost; then it is done.
+    LostAndDone,
+}
+
+/// A replicated state without Raft.
+#[derive(Debug)]
+pub(super) struct FakeGroup {
+    fate: Fate,
+    inner: Mutex<(ClusterState, u64)>,
+    shown: watch::Sender<Arc<GroupView>>,
+}
+
+impl FakeGroup {
+    pub(super) fn new(fate: Fate) -> Arc<Self> {
+        let state = cluster();
+        let shown = watch::Sender::new(Self::shown(&state, 100));
+        Arc::new(Self { fate, inner: Mutex::new((state, 100)), shown })
+    }
+
+    fn shown(state: &ClusterState, applied: u64) -> Arc<GroupView> {
+        let raft = RaftView::default();
+        Arc::new(GroupView { phase: Phase::Member, state: state.clone(), applied, raft })
+    }
+
+    fn commit(&self, command: &Command) -> Outcome {
+        let mut inner = self.inner.lock().expect("not poisoned");
+        let (state, index) = &mut *inner;
+        *index += 1;
+        let outcome = apply(state, *index, command);
+        self.shown.send_replace(Self::shown(state, *index));
+        outcome
+    }
+
+    pub(super) fn state(&self) -> ClusterState {
+        self.inner.lock().expect("not poisoned").0.clone()
+    }
+
+    fn answer(&self, command: &Command) -> Proposed {
+        let outcome = self.commit(command);
+        let (Command::SetIntent { intent }, Outcome::Applied) = (command, &outcome) else {
+            return Proposed::Outcome(outcome);
+        };
+        let id = self.state().intent.expect("pending").id;
+        let to = match self.fate {
+            Fate::WonByAnother => MemberId(3),
+            Fate::Done | Fate::Refused | Fate::Ignored | Fate::LostAndDone => {
+                intent.target().unwrap_or(MemberId(3))
+            }
+        };
+        match self.fate {
+            Fate::Done | Fate::WonByAnother | Fate::LostAndDone => {
+                let session = Session(10 + to.0);
+                self.commit(&Command::Transfer { epoch: EPOCH, to, session, voters: None });
+            }
+            Fate::Refused => {
+                self.commit(&Command::EndIntent { id, end: IntentEnd::Refused("it is not its day".into()) });
+            }
+            Fate::Ignored => {}
+        }
+        if self.fate == Fate::LostAndDone {
+            return Proposed::Unknown("the connection was cut".to_owned());
+        }
+        Proposed::Outcome(outcome)
+    }
+}
+
+impl Intents for FakeGroup {
+    fn propose(&self, command: Command) -> BoxFuture<'_, Proposed> {
+        Box::pin(async move { self.answer(&command) })
+    }
+
+    fn read(&self) -> BoxFuture<'_, Result<ClusterState, ReadError>> {
+        Box::pin(async move { Ok(self.state()) })
+    }
+
+    fn watch(&self) -> watch::Receiver<Arc<GroupView>> {
+        self.shown.subscribe()
+    }
+}
+
+/// A node that shows this view for ever, and renews for ever if it is `node1`.
+pub(super) fn state(view: View, group: Arc<FakeGroup>) -> ApiState {
+    let is_holder = view.observation.me == MemberId(1);
+    let renewer = move || if is_holder { licensed(clock::now()) } else { RenewerFacts::default() };
+    ApiState {
+        view: watch::Sender::new(Arc::new(view)).subscribe(),
+        renewer: Arc::new(renewer),
+        intents: group,
+        credentials: None,
+    }
+}
+
+/// The same with a password.
+pub(super) fn protected(state: ApiState) -> ApiState {
+    ApiState { credentials: Some(Credentials::new("admin", "secret")), ..state }
+}
+
+/// Compares with a file of `testdata`; `UPDATE_GOLDENFILES=1` writes it anew.
+pub(super) fn golden(name: &str, text: &str) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/testdata").join(name);
+    if std::env::var_os("UPDATE_GOLDENFILES").is_some() {
+        std::fs::write(&path, text).expect("writable");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text, expected, "{} differs; UPDATE_GOLDENFILES=1 writes it anew", path.display());
+}

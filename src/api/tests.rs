@@ -1,0 +1,463 @@
+//! What a node answers: by path and role, by method, by body; and who cannot keep it from answering.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use pgherd_raft::RenewerFacts;
+use pgherd_raft::clock;
+use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::model::{Epoch, Intent, MemberId, TagValue};
+use serde_json::{Value, json};
+
+use super::standing::Standing;
+use super::testing::{EPOCH, FakeGroup, Fate, golden, licensed, protected, server, state, view};
+use super::{ApiServer, auth, cluster, health, intent, metrics, serve, status};
+use crate::agent::view::View;
+use crate::ha::{Fact, Job, JobKind, Process, State};
+
+const NOW: BootTime = BootTime(Duration::from_secs(1000));
+
+fn standing(view: View, renewer: RenewerFacts) -> Standing {
+    Standing::new(Arc::new(view), renewer, NOW)
+}
+
+fn primary() -> Standing {
+    standing(view(1, NOW), licensed(NOW))
+}
+
+fn standby() -> Standing {
+    standing(view(3, NOW), RenewerFacts::default())
+}
+
+fn changed(number: u64, change: impl FnOnce(&mut View)) -> View {
+    let mut view = view(number, NOW);
+    change(&mut view);
+    view
+}
+
+/// Every situation in which a node can be, with a name.
+fn situations() -> Vec<(&'static str, Standing)> {
+    let none = RenewerFacts::default;
+    let expired = RenewerFacts {
+        licence: Some(Licence { epoch: EPOCH, deadline: NOW, sent: BootTime(Duration::ZERO) }),
+        ..none()
+    };
+    let given_up = RenewerFacts { given_up: EPOCH, ..licensed(NOW) };
+    let of_old_epoch = changed(1, |view| {
+        view.observation.cluster.lease.epoch = Epoch(9);
+        view.observation.cluster.lease.tenure.as_mut().expect("held").holder = MemberId(2);
+    });
+    let in_state = |number, state| changed(number, |view| view.decision.state = state);
+    let with_process = |number, process| {
+        changed(number, |view| {
+            view.observation.postgres.process = Fact::fresh(process);
+            view.observation.postgres.server = Fact::Unknown("not running".into());
+        })
+    };
+    let without_sql =
+        |number| changed(number, |view| view.observation.postgres.server = Fact::Unknown("timed out".into()));
+    let stream = |status: &str| {
+        changed(3, |view| {
+            let mut server = server(true);
+            server.receiver.as_mut().expect("a receiver").status = status.into();
+            view.observation.postgres.server = Fact::fresh(server);
+        })
+    };
+    let promoting = changed(1, |view| {
+        view.decision.state = State::Promoting;
+        view.observation.postgres.server = Fact::fresh(server(true));
+    });
+    let cloning = changed(3, |view| {
+        view.observation.job =
+            Some(Job { kind: JobKind::Clone, running_for: Duration::from_secs(3), detail: "node1".into() });
+        view.observation.postgres.process = Fact::fresh(Process::Stopped);
+        view.observation.postgres.server = Fact::Unknown("not running".into());
+    });
+    let noloadbalance = changed(3, |view| {
+        view.member.tags.0.push(("noloadbalance".into(), TagValue::Bool(true)));
+    });
+    let stale = View { ..view(3, BootTime(Duration::from_secs(970))) };
+    let slow = View { ..view(3, BootTime(Duration::from_secs(994))) };
+    let stale_sql = changed(3, |view| {
+        view.observation.postgres.server = Fact::Known { value: server(true), age: Duration::from_secs(4) };
+    });
+    vec![
+        ("primary", primary()),
+        ("primary without an answer by SQL", standing(without_sql(1), licensed(NOW))),
+        ("primary, licence expired", standing(view(1, NOW), expired)),
+        ("primary, no licence yet", standing(view(1, NOW), none())),
+        ("primary, epoch given up", standing(view(1, NOW), given_up)),
+        ("primary, lease went to another", standing(of_old_epoch, licensed(NOW))),
+        ("primary handing over", standing(in_state(1, State::Draining), licensed(NOW))),
+        ("holder, PostgreSQL crashed", standing(with_process(1, Process::Stopped), licensed(NOW))),
+        ("holder being promoted", standing(promoting, licensed(NOW))),
+        ("streaming standby", standby()),
+        ("standby, receiver waiting", standing(stream("waiting"), none())),
+        ("standby without an answer by SQL", standing(without_sql(3), none())),
+        ("standby, old answer by SQL", standing(stale_sql, none())),
+        ("standby with noloadbalance", standing(noloadbalance, none())),
+        ("standby being cloned", standing(cloning, none())),
+        ("standby, stopped", standing(with_process(3, Process::Stopped), none())),
+        ("standby, daemon slow", standing(slow, none())),
+        ("standby, daemon stuck", standing(stale, none())),
+    ]
+}
+
+#[test]
+fn every_path_in_every_situation() {
+    let paths = [
+        "/",
+        "/primary",
+        "/master",
+        "/leader",
+        "/read-write",
+        "/replica",
+        "/read-only",
+        "/health",
+        "/liveness",
+        "/readiness",
+        "/async",
+        "/sync",
+        "/standby-leader",
+        "/primary/x",
+        "/nothing",
+    ];
+    let mut table = String::new();
+    for (name, standing) in situations() {
+        table.push_str(&format!("{name}\n"));
+        for path in paths {
+            let well = match path {
+                "/liveness" => standing.is_alive(),
+                "/readiness" => health::is_ready(&standing, ""),
+                _ => health::is_well(&standing, path, ""),
+            };
+            let state = if well { "200" } else { "503" };
+            table.push_str(&format!("    {state} {path}\n"));
+        }
+    }
+    golden("status_codes", &table);
+}
+
+#[test]
+fn a_licence_newer_than_the_view_counts() {
+    let renewer = RenewerFacts {
+        licence: Some(Licence { epoch: Epoch(8), deadline: NOW.after(Duration::from_secs(1)), sent: NOW }),
+        ..RenewerFacts::default()
+    };
+    assert!(standing(view(1, NOW), renewer).is_primary());
+}
+
+#[test]
+fn a_replica_is_asked_for_lag_and_tags() {
+    let standby = standby();
+    let well = |path: &str, query: &str| health::is_well(&standby, path, query);
+    // It lies 0x38 bytes behind.
+    assert!(well("/replica", "lag=56"));
+    assert!(!well("/replica", "lag=55"));
+    assert!(well("/replica", "lag=1kB&tag_clonefrom=true&tag_rack=b"));
+    assert!(!well("/replica", "tag_rack=a"));
+    assert!(!well("/replica", "tag_missing=1"));
+    assert!(!well("/read-only", "tag_rack=a"));
+    assert!(well("/health", "tag_clonefrom=True"));
+    assert!(health::is_ready(&standby, "lag=56"));
+    assert!(!health::is_ready(&standby, "lag=55"));
+    assert!(health::is_ready(&standby, "lag=0&mode=write"));
+}
+
+#[test]
+fn documents() {
+    let pretty = |value: &Value| serde_json::to_string_pretty(value).expect("JSON") + "\n";
+    golden("patroni_primary.json", &pretty(&status::document(&primary())));
+    golden("patroni_standby.json", &pretty(&status::document(&standby())));
+    golden("cluster_seen_by_primary.json", &pretty(&cluster::document(&primary())));
+    let mixed = changed(3, |view| {
+        view.observation.peers.insert(MemberId(1), Fact::Unknown("no answer".into()));
+        view.observation.cluster.leaving.insert(MemberId(2));
+        view.decision.waiting_for = Some("a new primary".into());
+    });
+    let mixed = standing(mixed, RenewerFacts::default());
+    golden("cluster_seen_by_standby_of_silent_primary.json", &pretty(&cluster::document(&mixed)));
+    golden("metrics_primary", &metrics::page(&primary()).body);
+    golden("metrics_standby", &metrics::page(&standby()).body);
+    assert_eq!(cluster::settings(&primary()).body, "{\"ttl\":5,\"loop_wait\":10}");
+    let unset = changed(1, |view| view.observation.cluster.settings.document.clear());
+    assert_eq!(cluster::settings(&standing(unset, licensed(NOW))).code, StatusCode::BAD_GATEWAY);
+}
+
+// The server.
+
+fn start(number: u64, fate: Fate) -> (ApiServer, Arc<FakeGroup>) {
+    let group = FakeGroup::new(fate);
+    let server = serve("127.0.0.1:0", state(view(number, clock::now()), Arc::clone(&group)));
+    (server.expect("listens"), group)
+}
+
+/// Sends bytes, and reads until the other side closes.
+fn exchange(addr: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(addr).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+fn post(addr: SocketAddr, path: &str, body: &str) -> (u16, String) {
+    let length = body.len();
+    let request = format!("POST {path} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{body}");
+    let answer = exchange(addr, &request);
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head[9..12].parse().expect("a code"), body.to_owned())
+}
+
+#[test]
+fn methods_and_versions() {
+    let (server, _) = start(1, Fate::Done);
+    let addr = server.local_addr();
+    // What HAProxy's `option httpchk OPTIONS /primary` sends.
+    let answer = exchange(addr, "OPTIONS /primary HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+    let answer = exchange(addr, "OPTIONS /replica HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.0 503 "), "{answer}");
+    let answer = exchange(addr, "HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    let answer = exchange(addr, "GET /patroni HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert!(head.contains("server: pgherd/"), "{head}");
+    let document: Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(document["role"], json!("primary"));
+    // Unknown: as Patroni.
+    let answer = exchange(addr, "GET /nothing HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.0 503 ") && answer.contains("\"role\":\"primary\""), "{answer}");
+    assert_eq!(post(addr, "/nothing", "").0, 501);
+    let answer = exchange(addr, "DELETE /switchover HTTP/1.0\r\n\r\n");
+    assert!(
+        answer.starts_with("HTTP/1.0 404 ") && answer.ends_with("no switchover is scheduled"),
+        "{answer}"
+    );
+    // Not HTTP at all.
+    assert!(exchange(addr, "\0\0\0\0nonsense\r\n\r\n").starts_with("HTTP/1.1 400 "));
+}
+
+#[test]
+fn one_connection_carries_many_requests() {
+    let (server, _) = start(1, Fate::Done);
+    let request = "OPTIONS /primary HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100);
+    let last = "OPTIONS /primary HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = exchange(server.local_addr(), &(request + last));
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 101);
+}
+
+#[test]
+fn bodies_are_checked_as_patroni_does() {
+    let (server, group) = start(1, Fate::Done);
+    let addr = server.local_addr();
+    let cases = [
+        ("/switchover", "", 400, ""),
+        ("/switchover", "{", 400, ""),
+        ("/switchover", "[]", 400, "the body is not a JSON object"),
+        ("/switchover", "{\"leader\": 1}", 400, "leader is not a string"),
+        ("/switchover", "{}", 400, "Switchover could be performed only from a specific leader"),
+        (
+            "/switchover",
+            r#"{"leader":"a","candidate":"a"}"#,
+            400,
+            "Switchover target and source are the same",
+        ),
+        ("/switchover", r#"{"leader":"node2"}"#, 412, "leader name does not match"),
+        ("/switchover", r#"{"leader":"node1","candidate":"x"}"#, 412, "candidate does not exists"),
+        (
+            "/switchover",
+            r#"{"leader":"node1","scheduled_at":"2020-01-01T00:00:00+00:00"}"#,
+            422,
+            "Cannot schedule switchover in the past",
+        ),
+        (
+            "/switchover",
+            r#"{"leader":"node1","scheduled_at":"2999-01-01 00:00"}"#,
+            400,
+            "Timezone information is mandatory for the scheduled switchover",
+        ),
+        (
+            "/switchover",
+            r#"{"leader":"node1","scheduled_at":"soon"}"#,
+            422,
+            "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
+        ),
+        (
+            "/switchover",
+            r#"{"leader":"node1","scheduled_at":"2999-01-01T00:00:00Z"}"#,
+            501,
+            "this version of pgherd cannot schedule a switchover yet; ask again at that time",
+        ),
+        ("/failover", "{}", 400, "Failover could be performed only to a specific candidate"),
+        (
+            "/failover",
+            r#"{"candidate":"node2","scheduled_at":"2999-01-01"}"#,
+            400,
+            "Failover can't be scheduled",
+        ),
+        (
+            "/failover",
+            r#"{"candidate":"node1"}"#,
+            412,
+            "failover is not possible: the candidate is the leader",
+        ),
+    ];
+    for (path, body, code, text) in cases {
+        let (answered, said) = post(addr, path, body);
+        assert_eq!(answered, code, "{path} {body}: {said}");
+        assert!(text.is_empty() || said == text, "{path} {body}: {said}");
+    }
+    let long = format!("{{\"leader\":\"{}\"}}", "x".repeat(20_000));
+    assert_eq!(post(addr, "/switchover", &long).0, 400);
+    assert_eq!(group.state().intent, None);
+    assert_eq!(group.state().last_intent, None);
+}
+
+#[test]
+fn a_candidate_must_be_able() {
+    let now = clock::now();
+    let alone = {
+        let mut view = view(1, now);
+        view.observation.cluster.members.retain(|id, _| id.0 == 1);
+        view
+    };
+    let silent = {
+        let mut view = view(1, now);
+        for fact in view.observation.peers.values_mut() {
+            *fact = Fact::Unknown("no answer".into());
+        }
+        view
+    };
+    let ask = |view: View, path: &str, body: &str| {
+        let server = serve("127.0.0.1:0", state(view, FakeGroup::new(Fate::Done)));
+        let server = server.expect("listens");
+        exchange(
+            server.local_addr(),
+            &format!("POST {path} HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()),
+        )
+    };
+    let answer = ask(alone, "/switchover", r#"{"leader":"node1"}"#);
+    assert!(answer.starts_with("HTTP/1.0 412 "), "{answer}");
+    assert!(answer.ends_with("\r\nswitchover is not possible: cluster does not have members except leader"));
+    let answer = ask(silent, "/failover", r#"{"candidate":"node2"}"#);
+    assert!(answer.ends_with("\r\nfailover is not possible: no good candidates have been found"), "{answer}");
+    assert!(answer.contains("pgherd-reason: node2 does not answer\r\n"), "{answer}");
+}
+
+#[test]
+fn a_switchover_is_answered_when_it_has_happened() {
+    // Any member may be asked.
+    for number in [1, 3] {
+        let (server, group) = start(number, Fate::Done);
+        let body = r#"{"leader":"node1","candidate":"node2"}"#;
+        let (code, text) = post(server.local_addr(), "/switchover", body);
+        assert_eq!((code, text.as_str()), (200, "Successfully switched over to \"node2\""));
+        assert_eq!(group.state().lease.holder(), Some(MemberId(2)));
+    }
+}
+
+#[test]
+fn whatever_becomes_of_a_wish_is_told() {
+    let body = r#"{"candidate":"node2"}"#;
+    let cases = [
+        (Fate::WonByAnother, 200, "Failed over to \"node3\" instead of \"node2\""),
+        (Fate::Refused, 503, "Failover failed: it is not its day"),
+        (Fate::LostAndDone, 200, "Successfully failed over to \"node2\""),
+    ];
+    for (fate, code, text) in cases {
+        let (server, _) = start(3, fate);
+        assert_eq!(post(server.local_addr(), "/failover", body), (code, text.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_wish_that_nobody_carries_out_is_withdrawn() {
+    let group = FakeGroup::new(Fate::Ignored);
+    let api = state(view(3, clock::now()), Arc::clone(&group));
+    let wish = Intent::Failover { to: MemberId(2) };
+    let reply =
+        intent::carry_out(&api, intent::Word::Failover, wish.clone(), Duration::from_millis(10)).await;
+    assert_eq!(reply.code, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(reply.body, "Failover failed: nobody carried it out in time, so it was withdrawn");
+    assert_eq!(group.state().intent, None);
+    // Two at a time are refused.
+    let pending = pgherd_raft::model::Command::SetIntent { intent: wish.clone() };
+    super::Intents::propose(&*group, pending).await;
+    let reply = intent::carry_out(&api, intent::Word::Failover, wish, Duration::from_millis(10)).await;
+    assert_eq!(reply.code, StatusCode::CONFLICT);
+}
+
+#[test]
+fn unsafe_methods_need_the_password() {
+    let now = clock::now();
+    let open = state(view(1, now), FakeGroup::new(Fate::Done));
+    let server = serve("127.0.0.1:0", protected(open)).expect("listens");
+    let body = r#"{"leader":"node1"}"#;
+    let ask = |header: &str| {
+        let length = body.len();
+        let request = format!("POST /switchover HTTP/1.0\r\nContent-Length: {length}\r\n{header}\r\n{body}");
+        exchange(server.local_addr(), &request)
+    };
+    let answer = ask("");
+    assert!(answer.starts_with("HTTP/1.0 401 ") && answer.ends_with("no auth header received"), "{answer}");
+    let answer = ask(&format!("Authorization: {}\r\n", auth::basic("admin", "wrong")));
+    assert!(answer.starts_with("HTTP/1.0 401 ") && answer.ends_with("not authenticated"), "{answer}");
+    let answer = ask(&format!("Authorization: {}\r\n", auth::basic("admin", "secret")));
+    assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+    assert!(exchange(server.local_addr(), "GET /config HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 200 "));
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_cure() {
+    let (server, _) = start(1, Fate::Done);
+    let addr = server.local_addr().to_string();
+    let now = clock::now();
+    let again = serve(&addr, state(view(1, now), FakeGroup::new(Fate::Done)));
+    let text = again.expect_err("in use").to_string();
+    assert!(text.contains(&addr) && text.contains("set another restapi.listen"), "{text}");
+    drop(server);
+    for bad in ["localhost", "localhost:x", "localhost:99999"] {
+        let wrong = serve(bad, state(view(1, now), FakeGroup::new(Fate::Done)));
+        assert!(wrong.expect_err(bad).to_string().contains("restapi.listen"));
+    }
+}
+
+#[test]
+fn half_open_connections_do_not_delay_a_check() {
+    let (server, _) = start(1, Fate::Done);
+    let addr = server.local_addr();
+    let half_open: Vec<TcpStream> = (0..400)
+        .map(|number| {
+            let mut stream = TcpStream::connect(addr).expect("connects");
+            if number % 2 == 0 {
+                stream.write_all(b"OPTIONS /primary HTTP/1.0\r\nX: ").expect("sent");
+            }
+            stream
+        })
+        .collect();
+    let begin = clock::now();
+    for _ in 0..20 {
+        let answer = exchange(addr, "OPTIONS /primary HTTP/1.0\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.0 200 "), "{answer}");
+    }
+    let time = clock::now().since(begin);
+    assert!(time < Duration::from_secs(1), "20 checks took {time:?}");
+    drop(half_open);
+}
+
+#[test]
+fn the_server_ends_although_connections_are_open() {
+    let (server, _) = start(1, Fate::Done);
+    let addr = server.local_addr();
+    let open = TcpStream::connect(addr).expect("connects");
+    server.shutdown();
+    assert!(TcpStream::connect(addr).is_err());
+    drop(open);
+}
