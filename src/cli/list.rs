@@ -48,7 +48,7 @@ pub(super) async fn run(
             output.clear();
         }
         if arguments.timestamp {
-            output.say(&local_time("%Y-%m-%d %H:%M:%S"));
+            output.say(&local_time("%Y-%m-%d %H:%M:%S", Duration::ZERO));
         }
         for page in pages {
             output.say(&page);
@@ -60,10 +60,10 @@ pub(super) async fn run(
     }
 }
 
-/// This machine's time in its zone.
-pub(super) fn local_time(format: &str) -> String {
-    let now = jiff::Timestamp::try_from(pgherd_raft::clock::wall()).unwrap_or_default();
-    now.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string()
+/// This machine's time in its zone, or so much later.
+pub(super) fn local_time(format: &str, later: Duration) -> String {
+    let time = jiff::Timestamp::try_from(pgherd_raft::clock::wall() + later).unwrap_or_default();
+    time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string()
 }
 
 /// A cluster in one of the formats.

@@ -1,5 +1,7 @@
 //! `switchover` and `failover`: a dialogue, then one request to a member.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::client::{Answer, Client, NoAnswer};
@@ -126,7 +128,7 @@ fn refuse_schedule(output: &mut Output, options: &SwitchoverArguments) -> Result
         Some(when) => when.clone(),
         None if options.force => return Ok(()),
         None => {
-            let example = local_time("%Y-%m-%dT%H:%M");
+            let example = local_time("%Y-%m-%dT%H:%M", Duration::from_secs(3600));
             let question = format!("When should the switchover take place (e.g. {example} ) ");
             output.ask(&question, Some("now"))?
         }
@@ -174,7 +176,7 @@ async fn perform(
         output.say(&format!("{title} failed, details: {code}, {}{because}", answer.body));
         return Err(Failure::Told);
     }
-    output.say(&format!("{} {}", local_time(MOMENT), answer.body));
+    output.say(&format!("{} {}", local_time(MOMENT, Duration::ZERO), answer.body));
     let cluster = cluster::find(sources, client, &cluster.scope).await?;
     output.say(&page(&cluster, Format::Pretty, false));
     Ok(())
