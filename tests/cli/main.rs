@@ -2,12 +2,7 @@
 //!
 //! Expected texts are in `golden/`; `UPDATE_GOLDENFILES=1` writes them anew.
 
-#![expect(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test program: a panic is how it fails"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a test program: a panic is how it fails")]
 
 mod member;
 
