@@ -25,6 +25,7 @@ use pgherd_raft::model::{Epoch, Incarnation, Member, MemberId};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+use crate::guard::News;
 use crate::ha::{self, Closes, Decision, Observation, PostgresFacts, Rule};
 use crate::postgres::Postgres;
 
@@ -83,6 +84,8 @@ pub struct Agent {
     closes: Option<(Closes, BootTime)>,
     last_postgres: Option<(PostgresFacts, BootTime)>,
     wake: Arc<Notify>,
+    /// What the present guard tells; one receiver for its whole life, so that nothing it told is told again.
+    guard_news: Option<watch::Receiver<News>>,
     logged: String,
     views: Option<watch::Sender<Arc<View>>>,
     consensus_seen: Option<SystemTime>,
@@ -104,6 +107,7 @@ impl Agent {
             closes: None,
             last_postgres: None,
             wake,
+            guard_news: None,
             logged: String::new(),
             views: None,
             consensus_seen: None,
@@ -126,6 +130,9 @@ impl Agent {
         let mut changes = self.parts.group.watch();
         let ended = loop {
             changes.mark_unchanged();
+            if let Some(news) = &mut self.guard_news {
+                news.mark_unchanged();
+            }
             if let Some(fatal) = fatal_phase(&changes.borrow()) {
                 break Ended::Fatal(fatal);
             }
@@ -151,15 +158,15 @@ impl Agent {
     }
 
     async fn wait(
-        &self,
+        &mut self,
         pause: Duration,
         changes: &mut watch::Receiver<Arc<GroupView>>,
         stop: &mut watch::Receiver<bool>,
     ) {
-        let guard = self.parts.guard.get();
+        let news = self.guard_news.as_mut();
         let guard_news = async {
-            match guard {
-                Some(guard) => guard.watch().changed().await.is_ok(),
+            match news {
+                Some(news) => news.changed().await.is_ok(),
                 None => std::future::pending().await,
             }
         };

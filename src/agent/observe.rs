@@ -33,6 +33,7 @@ impl Agent {
     pub(super) async fn replace_guard(&mut self) {
         self.parts.renewer.end();
         self.parts.guard.set(None);
+        self.guard_news = None;
         let guard = match Guard::ensure(&self.parts.data_dir, &self.parts.exe).await {
             Ok(guard) => guard,
             Err(error) => {
@@ -45,6 +46,7 @@ impl Agent {
         }
         info!("the guard's session is {}", guard.session());
         let holder = Holder::new(self.me, guard.session(), self.incarnation, self.given_up());
+        self.guard_news = Some(guard.watch());
         self.parts.guard.set(Some(guard));
         let slot = std::sync::Arc::clone(&self.parts.guard);
         let sink = ExtendGuard { slot, wake: std::sync::Arc::clone(&self.wake), last: None };
