@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod config;
 pub mod founding;
 pub mod group;
 pub mod lease;

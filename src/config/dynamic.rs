@@ -8,12 +8,10 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use pgherd_raft::config::{Problem, Report, Section, Unit, not_a, read_boolean, shown_key};
 use pgherd_raft::model::TTL_LIMITS_MS;
 use pgherd_raft::yaml::{Node, Place, Value};
 
-use super::problem::{Problem, Report};
-use super::quantity::Unit;
-use super::raw::Section;
 use super::validate::postgresql::{hba_lines, parameters};
 
 /// The cluster's settings.
@@ -172,15 +170,18 @@ fn count(section: &mut Section<'_>, key: &str, least: i64) -> Option<u64> {
 }
 
 fn synchronous_mode(section: &mut Section<'_>) -> SynchronousMode {
-    let is_quorum = section
-        .get("synchronous_mode")
-        .is_some_and(|node| matches!(&node.value, Value::Text(text) if text.eq_ignore_ascii_case("quorum")));
-    match is_quorum {
-        true => SynchronousMode::Quorum,
-        false => match section.boolean("synchronous_mode") {
-            Some(true) => SynchronousMode::On,
-            Some(false) | None => SynchronousMode::Off,
-        },
+    let Some(node) = section.get("synchronous_mode") else { return SynchronousMode::Off };
+    let is_quorum = matches!(&node.value, Value::Text(text) if text.eq_ignore_ascii_case("quorum"));
+    match (is_quorum, read_boolean(node)) {
+        (true, _) => SynchronousMode::Quorum,
+        (false, Some(true)) => SynchronousMode::On,
+        (false, Some(false)) => SynchronousMode::Off,
+        (false, None) => {
+            let key = section.key("synchronous_mode");
+            let what = not_a("off, on or quorum", node);
+            section.report.error(&key, &node.place, what, "write off, on or quorum");
+            SynchronousMode::Off
+        }
     }
 }
 
@@ -198,7 +199,7 @@ fn slots(section: &mut Section<'_>) -> serde_json::Value {
                 section.report.error(
                     &section.key(key),
                     &entry.place,
-                    format!("{:?} is no name for a slot", super::raw::shown_key(&entry.key)),
+                    format!("{:?} is no name for a slot", shown_key(&entry.key)),
                     "use 1 to 63 lower case letters, digits and underscores",
                 );
             }

@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use pgherd_raft::address::ListenAddress;
+use pgherd_raft::config::{Unit, integer};
 use pgherd_raft::yaml::{Node, Place, Value};
-
-use super::quantity::{self, Unit};
 
 /// Parameters by name, in lower case and in order.
 pub type Parameters = BTreeMap<String, String>;
@@ -243,7 +242,7 @@ impl Allowed {
                 // A size without a unit counts megabytes (wal_keep_size).
                 let bare = value.trim().chars().all(|c| c.is_ascii_digit());
                 let factor = if bare && *unit == Unit::Bytes { 1 << 20 } else { 1 };
-                quantity::integer(&node, *unit)
+                integer(&node, *unit)
                     .and_then(|number| number.checked_mul(factor))
                     .is_some_and(|number| number >= *least)
             }

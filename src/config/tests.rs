@@ -84,3 +84,214 @@ fn golden(actual: &str, expected: &str, file: &str) {
     }
     assert!(actual == expected, "{file} differs (UPDATE_TESTFILES=1 writes it):\n{actual}");
 }
+
+fn bad(text: &str, variables: &[(&str, &str)]) -> ConfigErrors {
+    Config::from_text("node.yml", text, &environment(variables)).expect_err("a mistake")
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_reported_at_once() {
+    let errors = bad(include_str!("testdata/many-mistakes.yml"), &[]);
+    golden(&errors.to_string(), include_str!("testdata/many-mistakes.report"), "many-mistakes.report");
+}
+
+#[test]
+fn passwords_are_never_shown() {
+    let errors =
+        bad(include_str!("testdata/many-mistakes.yml"), &[("PATRONI_REWIND_PASSWORD", "s3cret-env")]);
+    let (config, warnings) = good(THREE_NODES, &[("PATRONI_SUPERUSER_PASSWORD", "env-secret")]);
+    for text in [errors.to_string(), format!("{errors:?}"), format!("{config:?}"), format!("{warnings:?}")] {
+        assert!(!text.contains("s3cret") && !text.contains("-secret"), "{text}");
+        assert!(!text.contains("0123"), "{text}");
+    }
+    assert_eq!(format!("{} {:?}", Secret::new("x"), Secret::new("x")), "(secret) (secret)");
+}
+
+#[test]
+fn yaml_mistakes_have_their_place_but_no_text() {
+    for text in ["scope: a\npassword: 's3cret\n", "scope: a\n  password: s3cret: x\n", "a: [s3cret\n"] {
+        let errors = bad(text, &[]);
+        let shown = errors.to_string();
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(shown.starts_with("cannot use the configuration node.yml: 1 mistake\nnode.yml:"), "{shown}");
+    }
+}
+
+const LEAST: &str = "
+scope: demo
+name: pg-1
+postgresql:
+  listen: 127.0.0.1:5432
+  data_dir: /srv/pg
+  authentication: {replication: {username: replicator}}
+raft: {self_addr: '127.0.0.1:2222'}
+";
+
+#[test]
+fn defaults_of_the_shortest_file() {
+    let (config, warnings) = good(LEAST, &[("HOME", "/home/postgres")]);
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(config.namespace, "service");
+    assert_eq!(config.restapi.listen.to_string(), "127.0.0.1:8008");
+    assert_eq!(config.restapi.connect_address.to_string(), "127.0.0.1:8008");
+    assert_eq!(config.restapi.authentication, None);
+    assert_eq!(config.bootstrap, None, "such a node never begins a cluster");
+    assert_eq!(config.postgresql.connect_address.to_string(), "127.0.0.1:5432");
+    assert_eq!(config.postgresql.authentication.superuser.username, "postgres");
+    assert_eq!(config.postgresql.authentication.rewind, None);
+    assert_eq!(config.postgresql.pgpass, Path::new("/home/postgres/pgpass"));
+    assert_eq!(config.postgresql.pg_hba, None);
+    assert_eq!(config.raft.data_dir, Path::new("/srv/pg-raft"));
+    assert_eq!(config.raft.bind_addr.map(|bind| bind.to_string()).as_deref(), Some("127.0.0.1:2222"));
+    assert_eq!(config.raft.partner_addrs, []);
+    assert_eq!(config.log.level, LogLevel::Info);
+    assert_eq!(config.watchdog.mode, WatchdogMode::Automatic);
+    let (config, _) = good(LEAST, &[]);
+    assert_eq!(config.postgresql.pgpass, Path::new("/srv/pg-pgpass"));
+}
+
+#[test]
+fn a_whole_node_can_be_configured_by_its_environment() {
+    let (config, warnings) = good(
+        "",
+        &[
+            ("PATRONI_SCOPE", "demo"),
+            ("PATRONI_NAME", "pg-1"),
+            ("PGHERD_NAME", "pg-2"),
+            ("PATRONI_RESTAPI_LISTEN", "127.0.0.1:8009"),
+            ("PATRONI_RESTAPI_USERNAME", "u"),
+            ("PATRONI_RESTAPI_PASSWORD", "0123"),
+            ("PATRONI_CTL_INSECURE", "on"),
+            ("PATRONI_POSTGRESQL_LISTEN", "127.0.0.1:5432"),
+            ("PATRONI_POSTGRESQL_DATA_DIR", "/srv/pg"),
+            ("PATRONI_REPLICATION_USERNAME", "replicator"),
+            ("PATRONI_REPLICATION_PASSWORD", "yes"),
+            ("PATRONI_REPLICATION_SSLMODE", "require"),
+            ("PATRONI_RAFT_SELF_ADDR", "127.0.0.1:2222"),
+            ("PATRONI_RAFT_PARTNER_ADDRS", "'127.0.0.1:2223', \"[::1]:2224\""),
+            ("PATRONI_SUPERUSER_USERNAME", ""),
+            ("PATRONI_SCOPPE", "x"),
+            ("PATRONI_ETCD3_HOSTS", "not ours"),
+        ],
+    );
+    assert_eq!(config.name.as_str(), "pg-2", "PGHERD_ wins");
+    assert_eq!(config.restapi.authentication.map(|a| a.password), Some(Secret::new("0123")));
+    assert!(config.ctl.insecure);
+    let replication = config.postgresql.authentication.replication;
+    assert_eq!(replication.password, Some(Secret::new("yes")), "text, whatever YAML thinks of it");
+    assert_eq!(replication.options["sslmode"], "require");
+    let partners: Vec<String> = config.raft.partner_addrs.iter().map(ToString::to_string).collect();
+    assert_eq!(partners, ["127.0.0.1:2223", "[::1]:2224"]);
+    assert_eq!(config.postgresql.authentication.superuser.username, "postgres", "an empty variable is unset");
+    assert_eq!(
+        warnings,
+        [
+            "is not a known environment variable and has no effect (PATRONI_SCOPPE); did you mean PATRONI_SCOPE?"
+        ]
+    );
+}
+
+#[test]
+fn mistakes_in_the_environment_name_the_variable() {
+    let errors = bad(
+        LEAST,
+        &[
+            ("PATRONI_RESTAPI_LISTEN", "nowhere"),
+            ("PGHERD_RAFT_PARTNER_ADDRS", "'a:1"),
+            ("PATRONI_RAFT_INSECURE", "perhaps"),
+        ],
+    );
+    assert_eq!(
+        errors.to_string(),
+        "cannot use the configuration node.yml: 3 mistakes
+PATRONI_RAFT_INSECURE: raft.insecure: \"perhaps\" is not a boolean
+    write true or false
+PATRONI_RESTAPI_LISTEN: restapi.listen: \"nowhere\" is no address: the port is missing
+    write nowhere:PORT
+PGHERD_RAFT_PARTNER_ADDRS: raft.partner_addrs: is not a list
+    write it like 'host1:2222','host2:2222'"
+    );
+}
+
+#[test]
+fn open_networks_need_a_word_until_peers_prove_who_they_are() {
+    let with = |raft: &str| LEAST.replace("{self_addr: '127.0.0.1:2222'}", raft);
+    for (raft, key) in [
+        ("{self_addr: '10.0.0.1:2222'}", "raft.self_addr"),
+        ("{self_addr: 'pg1:2222'}", "raft.self_addr"),
+        ("{self_addr: '127.0.0.1:2222', bind_addr: '*:2222'}", "raft.bind_addr"),
+        ("{self_addr: '127.0.0.1:2222', bind_addr: '0.0.0.0:2222'}", "raft.bind_addr"),
+        ("{self_addr: '127.0.0.1:2222', partner_addrs: ['[fd00::1]:2222']}", "raft.partner_addrs"),
+    ] {
+        let errors = bad(&with(raft), &[]);
+        assert_eq!(errors.problems.len(), 1, "{errors}");
+        assert_eq!(errors.problems[0].key, key);
+        assert!(errors.problems[0].what.contains("not secured yet"), "{errors}");
+        assert!(errors.problems[0].cure.contains("`insecure: true`"), "{errors}");
+        good(&with(&raft.replace('}', ", insecure: true}")), &[]);
+    }
+    good(&with("{self_addr: 'localhost:2222', partner_addrs: ['127.0.0.2:1', '[::1]:2']}"), &[]);
+    assert!(bad(&with("{data_dir: /x}"), &[]).to_string().contains("no group to found or join"));
+    good(&with("{partner_addrs: ['127.0.0.1:1']}"), &[]);
+}
+
+#[test]
+fn wildcards_need_an_address_to_tell_the_others() {
+    let errors = bad(&LEAST.replace("listen: 127.0.0.1:5432", "listen: '*:5433'"), &[]);
+    assert!(errors.to_string().contains("postgresql.connect_address: is missing"), "{errors}");
+    assert!(errors.to_string().contains("add `connect_address: HOST:5433`"), "{errors}");
+}
+
+#[test]
+fn custom_methods_keep_their_arguments() {
+    let text = format!(
+        "{LEAST}
+bootstrap:
+  method: pitr
+  pitr:
+    command: restore.sh --now
+    keep_existing_recovery_conf: true
+    target: '2026-01-01'
+    retries: 3
+    recovery_conf: {{recovery_target_action: promote, recovery_target_timeline: latest}}
+"
+    );
+    let (config, warnings) = good(&text, &[]);
+    assert_eq!(warnings, [""; 0]);
+    let BootstrapMethod::Custom { name, command, arguments, recovery_conf, no_params, .. } =
+        config.bootstrap.expect("bootstrap").method
+    else {
+        panic!("a custom method");
+    };
+    assert_eq!((name.as_str(), command.as_str(), no_params), ("pitr", "restore.sh --now", false));
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(arguments, [pair("target", "2026-01-01"), pair("retries", "3")]);
+    assert_eq!(recovery_conf["recovery_target_action"], "promote");
+}
+
+#[test]
+fn files_which_cannot_be_read_say_why() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let missing = Config::load(&directory.path().join("none.yml"), &Environment::new()).expect_err("missing");
+    assert!(missing.to_string().contains("cannot read the file: No such file"), "{missing}");
+    let path = directory.path().join("latin.yml");
+    std::fs::write(&path, b"scope: caf\xe9\n").expect("write");
+    let latin = Config::load(&path, &Environment::new()).expect_err("not UTF-8");
+    assert!(latin.to_string().contains("save it as UTF-8"), "{latin}");
+    assert!(Config::load(directory.path(), &Environment::new()).is_err());
+}
+
+#[test]
+fn no_file_whatever_makes_it_panic() {
+    // Each prefix and each single lost character of a real file is read to its end, as a config or as mistakes.
+    let characters: Vec<char> = THREE_NODES.chars().collect();
+    for at in 0..characters.len() {
+        let cut: String = characters[..at].iter().collect();
+        let lost: String = characters[..at].iter().chain(&characters[at + 1..]).collect();
+        for text in [cut, lost] {
+            if let Err(errors) = Config::from_text("node.yml", &text, &Environment::new()) {
+                assert!(errors.error_count() > 0, "refused without a reason:\n{text}");
+            }
+        }
+    }
+}

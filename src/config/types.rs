@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pgherd_raft::address::{HostPort, ListenAddress};
+use pgherd_raft::config::{Raft, Secret};
 use pgherd_raft::model::{MemberName, Tags};
 use pgherd_raft::telemetry::LogLevel;
 
 use super::dynamic::Dynamic;
-use super::secret::Secret;
 
 /// One node's configuration: complete, paths absolute.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,8 @@ pub struct Config {
     pub bootstrap: Option<Bootstrap>,
     /// The local PostgreSQL.
     pub postgresql: Postgresql,
-    /// The group.
+    /// The group. The store's default is `<postgresql.data_dir>-raft`: beside the data directory, so that nothing
+    /// which empties that one touches it, and different for each node of a machine.
     pub raft: Raft,
     /// What this member may become, and anything else.
     pub tags: Tags,
@@ -260,24 +261,6 @@ pub struct ReplicaMethod {
     pub no_leader: bool,
     /// `--KEY=VALUE` for the command, in the order of the file.
     pub arguments: Vec<(String, String)>,
-}
-
-/// The section `raft`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Raft {
-    /// Where the other members reach this one; none: it takes part without a vote.
-    pub self_addr: Option<HostPort>,
-    /// Where the peers' port is opened; default `self_addr`.
-    pub bind_addr: Option<ListenAddress>,
-    /// Where the group's store is; default `<postgresql.data_dir>-raft`: beside the data directory, so that nothing
-    /// which empties that one touches it, and different for each node of a machine.
-    pub data_dir: PathBuf,
-    /// Other members to find the group by.
-    pub partner_addrs: Vec<HostPort>,
-    /// No effect yet.
-    pub password: Option<Secret>,
-    /// The operator knows that the peers' port is open to whoever reaches it.
-    pub insecure: bool,
 }
 
 /// The section `log`.

@@ -44,7 +44,7 @@ impl fmt::Display for Place {
 }
 
 /// A value with its place.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Node {
     /// Where it begins; for what an alias stands for, where the anchor is.
     pub place: Place,
@@ -55,7 +55,7 @@ pub struct Node {
 }
 
 /// What a node holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub enum Value {
     /// `~`, `null` or nothing.
     Null,
@@ -156,6 +156,27 @@ impl Node {
             }
         };
         Self { place: place.clone(), value, source }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {}", self.value, self.place)
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Scalars by their kind only: some are passwords.
+        match self {
+            Self::List(items) => f.debug_list().entries(items).finish(),
+            Self::Map(map) => {
+                f.debug_map().entries(map.entries().iter().map(|e| (&e.key, &e.value))).finish()
+            }
+            Self::Null | Self::Bool(_) | Self::Integer(_) | Self::Float(_) | Self::Text(_) => {
+                f.write_str(self.kind())
+            }
+        }
     }
 }
 

@@ -161,3 +161,9 @@ fn json_goes_there_and_back() {
     );
     assert_eq!(Node::from_json(&there, &Place::named("here")).to_json(), there);
 }
+
+#[test]
+fn values_are_not_shown_in_debug_output() {
+    let shown = format!("{:?}", load("a: {password: s3cret, n: 77}\n").expect("valid"));
+    assert!(shown.contains("password") && !shown.contains("s3cret") && !shown.contains("77"), "{shown}");
+}

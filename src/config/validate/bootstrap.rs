@@ -1,11 +1,10 @@
 //! The section `bootstrap`: how a new cluster begins.
 
+use pgherd_raft::config::{Section, Shown, scalar, shown_key};
 use pgherd_raft::yaml::Value;
 
 use super::super::dynamic::{self, Dynamic};
-use super::super::raw::{Section, Shown, scalar, shown_key};
 use super::super::types::{Bootstrap, BootstrapMethod, BootstrapUser};
-use super::place_of;
 use super::postgresql::{hba_lines, tool_options};
 
 /// Options of initdb which pgherd sets itself or which would make the data directory unsafe.
@@ -60,7 +59,7 @@ fn method(section: &mut Section<'_>) -> Option<BootstrapMethod> {
     if name == "initdb" {
         return Some(BootstrapMethod::Initdb);
     }
-    let place = place_of(section, "method");
+    let place = section.value_place("method");
     let mut method = section.section(&name);
     let Some(command) = method.text("command") else {
         section.report.error(

@@ -2,26 +2,18 @@
 
 mod bootstrap;
 pub(super) mod postgresql;
-mod raft;
 
 use std::path::{Path, PathBuf};
 
 use pgherd_raft::address::{HostPort, ListenAddress};
-use pgherd_raft::model::{MemberName, TagValue, Tags};
-use pgherd_raft::telemetry::LogLevel;
-use pgherd_raft::yaml::{Node, Place, Value};
+use pgherd_raft::config::{Environment, Report, Section, Unit, not_a, read_raft, shown_key};
+use pgherd_raft::model::{TagValue, Tags};
+use pgherd_raft::yaml::{Node, Value};
 
-use super::environment::Environment;
-use super::problem::Report;
-use super::quantity::Unit;
-use super::raw::{Section, not_a, shown_key};
 use super::types::{BasicAuthentication, Config, Ctl, Log, RestApi, TlsFiles, Watchdog, WatchdogMode};
 
 /// Stores of Patroni which have no part in a cluster that brings its own.
 const OTHER_STORES: [&str; 6] = ["etcd", "etcd3", "consul", "zookeeper", "exhibitor", "kubernetes"];
-
-/// The longest scope: it becomes a directory's name and a parameter's value.
-const MAX_SCOPE_LEN: usize = 128;
 
 /// Reads everything; none when something that cannot be done without is missing or wrong (then it is reported).
 pub(super) fn config(root: &Node, environment: &Environment, report: &Report) -> Option<Config> {
@@ -38,15 +30,15 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
         return None;
     }
     // Every section is read before the first `?`: all mistakes are reported at once.
-    let scope = scope(&mut top);
-    let name = name(&mut top);
+    let scope = top.scope("scope");
+    let name = top.member_name("name");
     let namespace = top.text("namespace").unwrap_or_else(|| "service".to_owned());
     let restapi = restapi(top.section("restapi"));
     let ctl = ctl(top.section("ctl"));
     let postgresql = postgresql::postgresql(top.section("postgresql"), environment);
     let bootstrap = bootstrap::bootstrap(top.section("bootstrap"));
-    let data_dir = postgresql.as_ref().map(|postgresql| postgresql.data_dir.as_path());
-    let raft = raft::raft(top.section("raft"), data_dir);
+    let store = postgresql.as_ref().map(|postgresql| beside(&postgresql.data_dir, "-raft"));
+    let raft = read_raft(top.section("raft"), store);
     let tags = tags(&mut top);
     let log = log(top.section("log"));
     let watchdog = watchdog(top.section("watchdog"));
@@ -67,44 +59,6 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
         log,
         watchdog,
     })
-}
-
-fn scope(top: &mut Section<'_>) -> Option<String> {
-    let place = top.get("scope").map(|node| node.place.clone());
-    let Some(scope) = top.text("scope") else {
-        if place.is_none() {
-            top.missing("scope", "add `scope: NAME`: the cluster's name, equal on all its nodes");
-        }
-        return None;
-    };
-    let wrong = if scope.is_empty() {
-        "is empty".to_owned()
-    } else if scope.len() > MAX_SCOPE_LEN {
-        format!("has more than {MAX_SCOPE_LEN} bytes")
-    } else if scope == "." || scope == ".." || scope.contains('/') || scope.chars().any(char::is_control) {
-        format!("{scope:?} cannot be the name of a directory")
-    } else {
-        return Some(scope);
-    };
-    top.report.error("scope", &place?, wrong, "use letters, digits, - and _");
-    None
-}
-
-fn name(top: &mut Section<'_>) -> Option<MemberName> {
-    let place = top.get("name").map(|node| node.place.clone());
-    let Some(name) = top.text("name") else {
-        if place.is_none() {
-            top.missing("name", "add `name: NAME`: this node's name, different on each node of the cluster");
-        }
-        return None;
-    };
-    match name.parse::<MemberName>() {
-        Ok(name) => Some(name),
-        Err(error) => {
-            top.report.error("name", &place?, error.to_string(), "use letters, digits, - and _");
-            None
-        }
-    }
 }
 
 fn restapi(mut section: Section<'_>) -> Option<RestApi> {
@@ -246,16 +200,7 @@ fn conflicting(section: &Section<'_>, tags: &Tags, flag: &str, priority: &str) {
 }
 
 fn log(mut section: Section<'_>) -> Log {
-    let mut level = LogLevel::default();
-    if let Some(node) = section.get("level") {
-        match node.scalar_text().and_then(|text| LogLevel::parse(&text)) {
-            Some(read) => level = read,
-            None => {
-                let cure = "write DEBUG, INFO, WARNING, ERROR or CRITICAL";
-                section.report.error(&section.key("level"), &node.place, not_a("a log level", node), cure);
-            }
-        }
-    }
+    let level = section.log_level("level").unwrap_or_default();
     section.without_effect_yet(&[
         "type",
         "format",
@@ -333,9 +278,4 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
-}
-
-/// The place of a key's value, or of the section that lacks it.
-fn place_of(section: &mut Section<'_>, key: &str) -> Place {
-    section.get(key).map_or_else(|| section.place.clone(), |node| node.place.clone())
 }

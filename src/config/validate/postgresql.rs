@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgherd_raft::config::{Environment, Section, Shown, scalar, shown_key};
 use pgherd_raft::yaml::{Node, Value};
 
-use super::super::environment::Environment;
 use super::super::parameters::{DERIVED, Parameters, is_shared};
-use super::super::raw::{Section, Shown, scalar, shown_key};
 use super::super::types::{Authentication, Callbacks, Credentials, Postgresql, ReplicaMethod, ToolOption};
-use super::{beside, connect_address, place_of};
+use super::{beside, connect_address};
 
 /// What libpq takes beside the name and the password.
 const CONNECTION_OPTIONS: [&str; 9] = [
@@ -184,7 +183,7 @@ fn credentials(mut section: Section<'_>, default: Option<&str>) -> Option<Creden
         section.missing("username", "add it: the role which pgherd creates and uses");
     }
     if username.as_deref() == Some("") {
-        let place = place_of(&mut section, "username");
+        let place = section.value_place("username");
         section.report.error(&section.key("username"), &place, "is empty", "write the role's name");
     }
     let password = section.secret("password");
@@ -244,7 +243,8 @@ pub(in super::super) fn parameters(section: Section<'_>) -> Parameters {
         if entry.value.value == Value::Null {
             continue;
         }
-        match entry.value.scalar_text() {
+        // A block (`|`) of one line ends with a line break which nobody means.
+        match entry.value.scalar_text().map(|text| text.trim_end_matches('\n').to_owned()) {
             Some(text) if text.contains(['\n', '\r', '\0']) => {
                 error("has a line break, which postgresql.conf cannot hold", "write it in one line");
             }
@@ -355,6 +355,12 @@ pub(super) fn tool_options(section: &mut Section<'_>, key: &str, refused: &[&str
         } else if refused.contains(&name) {
             report.error(&path, &at.place, format!("{name} is set by pgherd itself"), "remove it");
         } else {
+            if let Some(Node { value: Value::Bool(_), .. }) = value {
+                let cure =
+                    format!("write `- {name}` without a value for a flag, or put quotes around the value");
+                report.error(&path, &at.place, format!("{name} has a boolean where text is needed"), cure);
+                return;
+            }
             let value = value.map(|value| scalar(report, &format!("{path}.{name}"), value, Shown::Yes));
             match value {
                 // A flag, or a mistake which has been reported.

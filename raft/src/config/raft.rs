@@ -1,17 +1,35 @@
 //! The section `raft`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
-use pgherd_raft::address::{HostPort, ListenAddress};
+use super::secret::Secret;
+use super::section::{Section, read_address};
+use crate::address::{HostPort, ListenAddress, is_loopback};
 
-use super::super::raw::{Section, read_address};
-use super::super::types::Raft;
-use super::{beside, place_of};
+/// The section `raft`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raft {
+    /// Where the other members reach this one; none: it takes part without a vote.
+    pub self_addr: Option<HostPort>,
+    /// Where the peers' port is opened; default `self_addr`.
+    pub bind_addr: Option<ListenAddress>,
+    /// Where the group's store is.
+    pub data_dir: PathBuf,
+    /// Other members to find the group by.
+    pub partner_addrs: Vec<HostPort>,
+    /// No effect yet.
+    pub password: Option<Secret>,
+    /// The operator knows that the peers' port is open to whoever reaches it.
+    pub insecure: bool,
+}
 
 /// A group of more members is not sensible, and each partner costs a connection.
 const MAX_PARTNERS: usize = 64;
 
-pub(super) fn raft(mut section: Section<'_>, data_dir: Option<&Path>) -> Option<Raft> {
+/// Reads the section; `default_store` is where the store is when `data_dir` does not say so.
+/// None when something is missing or wrong; a missing store alone is not reported, since its default follows from
+/// another key.
+pub fn read_raft(mut section: Section<'_>, default_store: Option<PathBuf>) -> Option<Raft> {
     let was_present = section.is_present();
     let self_addr = section.address("self_addr", None);
     let bind_addr = match section.get("bind_addr") {
@@ -23,12 +41,12 @@ pub(super) fn raft(mut section: Section<'_>, data_dir: Option<&Path>) -> Option<
     let partner_addrs = partners(&mut section);
     let store = match section.get("data_dir") {
         Some(_) => section.path("data_dir"),
-        None => data_dir.map(|data_dir| beside(data_dir, "-raft")),
+        None => default_store,
     };
     let insecure = section.boolean("insecure").unwrap_or(false);
     let password = section.secret("password");
     if password.is_some() {
-        let place = place_of(&mut section, "password");
+        let place = section.value_place("password");
         section.report.warning(
             &section.key("password"),
             &place,
@@ -66,7 +84,7 @@ pub(super) fn raft(mut section: Section<'_>, data_dir: Option<&Path>) -> Option<
 fn partners(section: &mut Section<'_>) -> Vec<HostPort> {
     let Some(nodes) = section.list("partner_addrs") else { return Vec::new() };
     let path = section.key("partner_addrs");
-    let place = place_of(section, "partner_addrs");
+    let place = section.value_place("partner_addrs");
     if nodes.len() > MAX_PARTNERS {
         let what = format!("has {} addresses, more than the limit of {MAX_PARTNERS}", nodes.len());
         section.report.error(&path, &place, what, "name some members: the others are found through them");
@@ -90,9 +108,8 @@ fn refuse_open_network(
     bind_addr: Option<&ListenAddress>,
     partners: &[HostPort],
 ) {
-    let open_bind = bind_addr.is_some_and(|bind| {
-        bind.is_wildcard() || bind.hosts.iter().any(|host| !pgherd_raft::address::is_loopback(host))
-    });
+    let open_bind =
+        bind_addr.is_some_and(|bind| bind.is_wildcard() || bind.hosts.iter().any(|host| !is_loopback(host)));
     let key = if self_addr.is_some_and(|address| !address.is_loopback()) {
         "self_addr"
     } else if open_bind {
@@ -102,7 +119,7 @@ fn refuse_open_network(
     } else {
         return;
     };
-    let place = place_of(section, key);
+    let place = section.value_place(key);
     section.report.error(
         &section.key(key),
         &place,

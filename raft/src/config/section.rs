@@ -5,12 +5,15 @@
 //! which may be a password: values of a wrong kind are not quoted at all, secrets never.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_raft::address::{HostPort, InvalidAddress, ListenAddress};
-use pgherd_raft::yaml::{Map, Node, Place, Value};
+use crate::address::{HostPort, InvalidAddress, ListenAddress};
+use crate::model::MemberName;
+use crate::telemetry::LogLevel;
+use crate::yaml::{Entry, Map, Node, Place, Value};
 
 use super::problem::Report;
 use super::quantity::{self, Unit};
@@ -18,21 +21,34 @@ use super::secret::Secret;
 
 /// How alike an unknown key must be to a known one to be offered for it (0 to 1).
 const ALIKE: f64 = 0.7;
+/// The longest scope.
+const MAX_SCOPE_LEN: usize = 128;
 
 /// A map of the configuration, present or not.
-pub(super) struct Section<'a> {
-    pub(super) report: &'a Report,
+pub struct Section<'a> {
+    /// Where mistakes go.
+    pub report: &'a Report,
     /// `postgresql.authentication`; empty for the top.
-    pub(super) path: String,
+    pub path: String,
     /// Where it is, or where it would have to be.
-    pub(super) place: Place,
+    pub place: Place,
     map: Option<&'a Map>,
     asked: Vec<String>,
 }
 
+impl fmt::Debug for Section<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not its values: some are passwords.
+        f.debug_struct("Section")
+            .field("path", &self.path)
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<'a> Section<'a> {
     /// The top of a tree; null is an empty one.
-    pub(super) fn top(node: &'a Node, path: &str, report: &'a Report) -> Self {
+    pub fn top(node: &'a Node, path: &str, report: &'a Report) -> Self {
         let mut section =
             Self { report, path: path.to_owned(), place: node.place.clone(), map: None, asked: Vec::new() };
         section.map = section.expect_map(path, node);
@@ -40,36 +56,42 @@ impl<'a> Section<'a> {
     }
 
     /// The path of one of this section's keys.
-    pub(super) fn key(&self, key: &str) -> String {
+    pub fn key(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     /// Was anything written for this section?
-    pub(super) fn is_present(&self) -> bool {
+    pub fn is_present(&self) -> bool {
         self.map.is_some()
     }
 
     /// The entries, for maps whose keys are free; all count as asked for.
-    pub(super) fn entries(&self) -> &'a [pgherd_raft::yaml::Entry] {
+    pub fn entries(&self) -> &'a [Entry] {
         self.map.map_or(&[], |map| map.entries())
     }
 
     /// The value of a key; null counts as missing.
-    pub(super) fn get(&mut self, key: &str) -> Option<&'a Node> {
+    pub fn get(&mut self, key: &str) -> Option<&'a Node> {
         self.asked.push(key.to_owned());
         self.map?.get(key).filter(|node| node.value != Value::Null)
     }
 
     /// Where a key is; where the section is when the key is missing.
-    pub(super) fn key_place(&self, key: &str) -> Place {
+    pub fn key_place(&self, key: &str) -> Place {
         self.map.and_then(|map| map.entry(key)).map_or(&self.place, |entry| &entry.place).clone()
     }
 
+    /// Where a key's value is; where the section is when the key is missing.
+    pub fn value_place(&self, key: &str) -> Place {
+        self.map.and_then(|map| map.get(key)).map_or(&self.place, |node| &node.place).clone()
+    }
+
     /// A section below this one; a missing one is empty.
-    pub(super) fn section(&mut self, key: &str) -> Self {
+    pub fn section(&mut self, key: &str) -> Self {
         let path = self.key(key);
         match self.get(key) {
-            Some(node) => Self::top(node, &path, self.report),
+            // What is missing in a section is reported where the section begins: at its key.
+            Some(node) => Self { place: self.key_place(key), ..Self::top(node, &path, self.report) },
             None => {
                 Self { report: self.report, path, place: self.place.clone(), map: None, asked: Vec::new() }
             }
@@ -97,7 +119,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reports that a key which is needed is missing.
-    pub(super) fn missing(&self, key: &str, cure: &str) {
+    pub fn missing(&self, key: &str, cure: &str) {
         self.report.error(&self.key(key), &self.place, "is missing", cure);
     }
 
@@ -105,20 +127,58 @@ impl<'a> Section<'a> {
         self.report.error(&self.key(key), &node.place, what, cure);
     }
 
+    /// A level of the log.
+    pub fn log_level(&mut self, key: &str) -> Option<LogLevel> {
+        let node = self.get(key)?;
+        let level = node.scalar_text().and_then(|text| LogLevel::parse(&text));
+        if level.is_none() {
+            let cure = "write DEBUG, INFO, WARNING, ERROR or CRITICAL";
+            self.wrong(key, node, not_a("a log level", node), cure);
+        }
+        level
+    }
+
+    /// The cluster's name. Missing: reported.
+    pub fn scope(&mut self, key: &str) -> Option<String> {
+        if self.get(key).is_none() {
+            self.missing(key, "add `scope: NAME`: the cluster's name, equal on all its nodes");
+            return None;
+        }
+        let node = self.get(key)?;
+        read_scope(self.report, &self.key(key), node)
+    }
+
+    /// A member's name. Missing: reported.
+    pub fn member_name(&mut self, key: &str) -> Option<MemberName> {
+        if self.get(key).is_none() {
+            self.missing(key, "add `name: NAME`: this node's name, different on each node of the cluster");
+            return None;
+        }
+        let node = self.get(key)?;
+        let text = self.text(key)?;
+        match text.parse::<MemberName>() {
+            Ok(name) => Some(name),
+            Err(error) => {
+                self.wrong(key, node, error.to_string(), "use letters, digits, - and _");
+                None
+            }
+        }
+    }
+
     /// A scalar as text.
-    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+    pub fn text(&mut self, key: &str) -> Option<String> {
         let node = self.get(key)?;
         scalar(self.report, &self.key(key), node, Shown::Yes)
     }
 
     /// A password.
-    pub(super) fn secret(&mut self, key: &str) -> Option<Secret> {
+    pub fn secret(&mut self, key: &str) -> Option<Secret> {
         let node = self.get(key)?;
         scalar(self.report, &self.key(key), node, Shown::No).map(Secret::new)
     }
 
     /// A boolean, also as the texts which Patroni takes for one.
-    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+    pub fn boolean(&mut self, key: &str) -> Option<bool> {
         let node = self.get(key)?;
         let value = read_boolean(node);
         if value.is_none() {
@@ -129,7 +189,7 @@ impl<'a> Section<'a> {
 
     /// A whole number within limits; units as PostgreSQL writes them are counted in `unit`.
     /// A number beyond the limits is reported and moved to the nearest allowed one.
-    pub(super) fn integer(&mut self, key: &str, unit: Unit, limits: RangeInclusive<i64>) -> Option<i64> {
+    pub fn integer(&mut self, key: &str, unit: Unit, limits: RangeInclusive<i64>) -> Option<i64> {
         let node = self.get(key)?;
         let Some(number) = quantity::integer(node, unit) else {
             self.wrong(key, node, not_a("a number", node), format!("write a whole number{}", unit.hint()));
@@ -142,7 +202,7 @@ impl<'a> Section<'a> {
     }
 
     /// Whole seconds, or a text with a unit; limits in milliseconds.
-    pub(super) fn duration(&mut self, key: &str, limits_ms: RangeInclusive<i64>) -> Option<Duration> {
+    pub fn duration(&mut self, key: &str, limits_ms: RangeInclusive<i64>) -> Option<Duration> {
         let node = self.get(key)?;
         let Some(milliseconds) = quantity::milliseconds(node) else {
             self.wrong(
@@ -163,7 +223,7 @@ impl<'a> Section<'a> {
     }
 
     /// A path, made absolute against the working directory.
-    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+    pub fn path(&mut self, key: &str) -> Option<PathBuf> {
         let text = self.text(key)?;
         if text.is_empty() {
             return None;
@@ -171,22 +231,21 @@ impl<'a> Section<'a> {
         match std::path::absolute(&text) {
             Ok(path) => Some(path),
             Err(error) => {
-                let place = self.map.and_then(|map| map.get(key)).map_or(&self.place, |node| &node.place);
                 let what = format!("{text:?} is no usable path: {error}");
-                self.report.error(&self.key(key), place, what, "write an absolute path");
+                self.report.error(&self.key(key), &self.value_place(key), what, "write an absolute path");
                 None
             }
         }
     }
 
     /// `host:port` of something to connect to.
-    pub(super) fn address(&mut self, key: &str, default_port: Option<u16>) -> Option<HostPort> {
+    pub fn address(&mut self, key: &str, default_port: Option<u16>) -> Option<HostPort> {
         let node = self.get(key)?;
         read_address(self.report, &self.key(key), node, default_port)
     }
 
     /// `host[,host...]:port` to listen on.
-    pub(super) fn listen(&mut self, key: &str, default_port: Option<u16>) -> Option<ListenAddress> {
+    pub fn listen(&mut self, key: &str, default_port: Option<u16>) -> Option<ListenAddress> {
         let node = self.get(key)?;
         let text = scalar(self.report, &self.key(key), node, Shown::Yes)?;
         match ListenAddress::parse(&text, default_port) {
@@ -199,14 +258,14 @@ impl<'a> Section<'a> {
     }
 
     /// A list of texts; one text alone is a list of one.
-    pub(super) fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+    pub fn texts(&mut self, key: &str) -> Option<Vec<String>> {
         let nodes = self.list(key)?;
         let path = self.key(key);
         Some(nodes.iter().filter_map(|node| scalar(self.report, &path, node, Shown::Yes)).collect())
     }
 
     /// The items of a list; one scalar alone is a list of one.
-    pub(super) fn list(&mut self, key: &str) -> Option<&'a [Node]> {
+    pub fn list(&mut self, key: &str) -> Option<&'a [Node]> {
         let node = self.get(key)?;
         match &node.value {
             Value::List(items) => Some(items),
@@ -221,7 +280,7 @@ impl<'a> Section<'a> {
     }
 
     /// A map of scalars; null values are left out. Booleans become `on` and `off`.
-    pub(super) fn scalars(&mut self, key: &str) -> Option<BTreeMap<String, String>> {
+    pub fn scalars(&mut self, key: &str) -> Option<BTreeMap<String, String>> {
         let section = self.section(key);
         if !section.is_present() {
             return None;
@@ -230,7 +289,7 @@ impl<'a> Section<'a> {
     }
 
     /// The scalars of this section, except the named keys, in the order of the text.
-    pub(super) fn free_scalars(&self, except: &[&str]) -> Vec<(String, String)> {
+    pub fn free_scalars(&self, except: &[&str]) -> Vec<(String, String)> {
         let wanted = |key: &str| !except.contains(&key);
         self.entries()
             .iter()
@@ -254,7 +313,7 @@ impl<'a> Section<'a> {
     }
 
     /// Keys of Patroni which are understood but change nothing yet.
-    pub(super) fn without_effect_yet(&mut self, keys: &[&str]) {
+    pub fn without_effect_yet(&mut self, keys: &[&str]) {
         for key in keys {
             if self.get(key).is_some() {
                 let cure = "nothing to do: it is accepted";
@@ -264,7 +323,7 @@ impl<'a> Section<'a> {
     }
 
     /// Keys of Patroni which will never mean anything here.
-    pub(super) fn meaningless(&mut self, keys: &[&str], why: &str) {
+    pub fn meaningless(&mut self, keys: &[&str], why: &str) {
         for key in keys {
             if self.get(key).is_some() {
                 self.report.warning(&self.key(key), &self.key_place(key), why, "remove it");
@@ -273,7 +332,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reports the keys which nobody asked for.
-    pub(super) fn close(self) {
+    pub fn close(self) {
         for entry in self.entries() {
             // `x-...` is where files keep the maps which they merge elsewhere.
             let is_own = self.path.is_empty() && entry.key.starts_with("x-");
@@ -291,15 +350,17 @@ impl<'a> Section<'a> {
 }
 
 /// May a value be quoted in a message?
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shown {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Yes.
     Yes,
+    /// No: it may be a password.
     No,
 }
 
 /// A scalar as text. A number which YAML reads otherwise than it was written is worth a warning: it is Patroni's
 /// reading, so it counts, but hardly what its author meant.
-pub(super) fn scalar(report: &Report, path: &str, node: &Node, shown: Shown) -> Option<String> {
+pub fn scalar(report: &Report, path: &str, node: &Node, shown: Shown) -> Option<String> {
     let cure = "put quotes around it";
     match &node.value {
         Value::Text(text) => {
@@ -336,13 +397,24 @@ pub(super) fn scalar(report: &Report, path: &str, node: &Node, shown: Shown) -> 
     }
 }
 
+/// A cluster's name: it becomes a directory's name and a parameter's value.
+pub fn read_scope(report: &Report, path: &str, node: &Node) -> Option<String> {
+    let scope = scalar(report, path, node, Shown::Yes)?;
+    let wrong = if scope.is_empty() {
+        "is empty".to_owned()
+    } else if scope.len() > MAX_SCOPE_LEN {
+        format!("has more than {MAX_SCOPE_LEN} bytes")
+    } else if scope == "." || scope == ".." || scope.contains('/') || scope.chars().any(char::is_control) {
+        format!("{scope:?} cannot be the name of a directory")
+    } else {
+        return Some(scope);
+    };
+    report.error(path, &node.place, wrong, "use letters, digits, - and _");
+    None
+}
+
 /// `host:port` in a node.
-pub(super) fn read_address(
-    report: &Report,
-    path: &str,
-    node: &Node,
-    default_port: Option<u16>,
-) -> Option<HostPort> {
+pub fn read_address(report: &Report, path: &str, node: &Node, default_port: Option<u16>) -> Option<HostPort> {
     let text = scalar(report, path, node, Shown::Yes)?;
     match HostPort::parse(&text, default_port) {
         Ok(address) => Some(address),
@@ -355,18 +427,22 @@ pub(super) fn read_address(
 
 fn wrong_address(report: &Report, path: &str, node: &Node, text: &str, error: InvalidAddress) {
     let cure = match error {
-        InvalidAddress::Brackets => "write [IPV6]:PORT, for example [fd00::1]:5432",
-        InvalidAddress::Wildcard => "write the address at which the other members reach this one",
-        InvalidAddress::SeveralHosts => "write one HOST:PORT",
-        InvalidAddress::NoHost | InvalidAddress::NoPort | InvalidAddress::Port | InvalidAddress::Host => {
-            "write HOST:PORT, for example 10.0.0.1:5432"
+        InvalidAddress::Brackets => "write [IPV6]:PORT, for example [fd00::1]:5432".to_owned(),
+        InvalidAddress::Wildcard => "write the address at which the other members reach this one".to_owned(),
+        InvalidAddress::SeveralHosts => "write one HOST:PORT".to_owned(),
+        InvalidAddress::NoPort if text.contains(':') => {
+            format!("write [{}]:PORT", text.trim_matches(['[', ']']))
+        }
+        InvalidAddress::NoPort => format!("write {text}:PORT"),
+        InvalidAddress::NoHost | InvalidAddress::Port | InvalidAddress::Host => {
+            "write HOST:PORT, for example 10.0.0.1:5432".to_owned()
         }
     };
     report.error(path, &node.place, format!("{text:?} is no address: {error}"), cure);
 }
 
 /// Patroni's texts for booleans count too.
-pub(super) fn read_boolean(node: &Node) -> Option<bool> {
+pub fn read_boolean(node: &Node) -> Option<bool> {
     match &node.value {
         Value::Bool(value) => Some(*value),
         Value::Integer(1) => Some(true),
@@ -381,7 +457,7 @@ pub(super) fn read_boolean(node: &Node) -> Option<bool> {
 }
 
 /// "`x` is not a number": quotes short scalars, names the kind of others.
-pub(super) fn not_a(wanted: &str, node: &Node) -> String {
+pub fn not_a(wanted: &str, node: &Node) -> String {
     match &node.value {
         Value::Text(text) if text.chars().count() <= 40 => format!("{text:?} is not {wanted}"),
         Value::Bool(_) | Value::Integer(_) | Value::Float(_) => format!("{} is not {wanted}", node.source),
@@ -392,7 +468,7 @@ pub(super) fn not_a(wanted: &str, node: &Node) -> String {
 }
 
 /// A key for a message: cut where it stops looking like a name, since `password:secret` without a blank is a key.
-pub(super) fn shown_key(key: &str) -> String {
+pub fn shown_key(key: &str) -> String {
     let is_name = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ' ' | '/');
     let name: String = key.chars().take_while(|c| is_name(*c)).take(64).collect();
     if name.len() == key.len() { name } else { format!("{name}...") }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use pgherd_raft::yaml::Place;
+use crate::yaml::Place;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,14 +89,16 @@ fn write_problem(f: &mut fmt::Formatter<'_>, file: &str, problem: &Problem) -> f
 
 /// Collects the problems of one reading.
 #[derive(Debug, Default)]
-pub(super) struct Report(RefCell<Vec<Problem>>);
+pub struct Report(RefCell<Vec<Problem>>);
 
 impl Report {
-    pub(super) fn error(&self, key: &str, place: &Place, what: impl Into<String>, cure: impl Into<String>) {
+    /// Notes a mistake which makes the configuration unusable.
+    pub fn error(&self, key: &str, place: &Place, what: impl Into<String>, cure: impl Into<String>) {
         self.add(Severity::Error, key, place, what.into(), cure.into());
     }
 
-    pub(super) fn warning(&self, key: &str, place: &Place, what: impl Into<String>, cure: impl Into<String>) {
+    /// Notes something which does not do what its author may think.
+    pub fn warning(&self, key: &str, place: &Place, what: impl Into<String>, cure: impl Into<String>) {
         self.add(Severity::Warning, key, place, what.into(), cure.into());
     }
 
@@ -110,7 +112,7 @@ impl Report {
     }
 
     /// All problems in the order of the text.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    pub fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.0.into_inner();
         problems.sort_by(|a, b| a.place.cmp(&b.place));
         problems

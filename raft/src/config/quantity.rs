@@ -1,10 +1,10 @@
 //! Numbers with PostgreSQL's units: `16MB`, `30s`, `5min`.
 
-use pgherd_raft::yaml::{Node, Value};
+use crate::yaml::{Node, Value};
 
 /// What a number without a unit counts, and so which units may follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unit {
+pub enum Unit {
     /// Plain numbers only.
     None,
     /// Bytes: B, kB, MB, GB, TB.
@@ -28,7 +28,7 @@ impl Unit {
 }
 
 /// A whole number: YAML's own, or text with a unit.
-pub(super) fn integer(node: &Node, unit: Unit) -> Option<i64> {
+pub fn integer(node: &Node, unit: Unit) -> Option<i64> {
     match &node.value {
         Value::Integer(number) => Some(*number),
         Value::Text(text) => {
@@ -49,7 +49,7 @@ pub(super) fn integer(node: &Node, unit: Unit) -> Option<i64> {
 }
 
 /// A duration in milliseconds; a number without a unit counts seconds and may have a fraction.
-pub(super) fn milliseconds(node: &Node) -> Option<i64> {
+pub fn milliseconds(node: &Node) -> Option<i64> {
     match &node.value {
         Value::Integer(number) => number.checked_mul(1000),
         Value::Float(number) => thousandths(&format!("{number:.3}")),
@@ -95,7 +95,7 @@ fn split_unit(text: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use pgherd_raft::yaml::{Node, Place, resolve_plain};
+    use crate::yaml::{Node, Place, resolve_plain};
 
     use super::*;
 

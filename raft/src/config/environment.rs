@@ -1,0 +1,160 @@
+//! Environment variables which stand in for, or overrule, keys of the file.
+//!
+//! Owns the list of variables. Each is called `PATRONI_...` and `PGHERD_...`; the latter wins. Promises: a value from
+//! a variable is reported under the variable's name. Children must not inherit these variables: they hold passwords
+//! (see [`is_configuration_variable`]).
+
+use std::collections::BTreeMap;
+
+use crate::yaml::{self, Map, Node, Place, Value};
+
+use super::problem::Report;
+
+/// The variables of a process.
+pub type Environment = BTreeMap<String, String>;
+
+/// The process' own environment; variables which are not UTF-8 are left out.
+pub fn process_environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Is this a variable of the configuration, which children of the daemon must not see?
+pub fn is_configuration_variable(name: &str) -> bool {
+    PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Later ones win.
+const PREFIXES: [&str; 2] = ["PATRONI_", "PGHERD_"];
+
+/// How the text of a variable is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Text,
+    /// As a plain YAML scalar.
+    Scalar,
+    /// As a YAML list, the brackets optional.
+    List,
+}
+
+/// A variable and the key which it stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// The name behind the prefix.
+    pub name: String,
+    /// The path of the key.
+    pub key: String,
+    /// How its text is read.
+    pub form: Form,
+}
+
+impl Variable {
+    /// A variable for a key.
+    pub fn new(name: &str, key: &str, form: Form) -> Self {
+        Self { name: name.to_owned(), key: key.to_owned(), form }
+    }
+}
+
+/// The variables which data nodes and witnesses share.
+pub fn common_variables() -> Vec<Variable> {
+    let of = |(name, key, form): &(&str, &str, Form)| Variable::new(name, key, *form);
+    COMMON.iter().map(of).collect()
+}
+
+const COMMON: &[(&str, &str, Form)] = &[
+    ("NAME", "name", Form::Text),
+    ("SCOPE", "scope", Form::Text),
+    ("LOG_LEVEL", "log.level", Form::Text),
+    ("LOGLEVEL", "log.level", Form::Text),
+    ("RAFT_SELF_ADDR", "raft.self_addr", Form::Text),
+    ("RAFT_BIND_ADDR", "raft.bind_addr", Form::Text),
+    ("RAFT_DATA_DIR", "raft.data_dir", Form::Text),
+    ("RAFT_PARTNER_ADDRS", "raft.partner_addrs", Form::List),
+    ("RAFT_PASSWORD", "raft.password", Form::Text),
+    ("RAFT_INSECURE", "raft.insecure", Form::Scalar),
+];
+
+/// Puts the variables' values over the file's.
+pub(super) fn overlay(root: &mut Node, environment: &Environment, variables: &[Variable], report: &Report) {
+    if root.value == Value::Null {
+        root.value = Value::Map(Map::default());
+    }
+    let Value::Map(map) = &mut root.value else { return };
+    let mut known: Vec<String> = Vec::new();
+    for prefix in PREFIXES {
+        for variable in variables {
+            let name = format!("{prefix}{}", variable.name);
+            overlay_one(map, &name, variable, environment, report);
+            known.push(name);
+        }
+    }
+    warn_of_unknown(&known, environment, report);
+}
+
+fn overlay_one(map: &mut Map, name: &str, variable: &Variable, environment: &Environment, report: &Report) {
+    // An empty variable is an unset one: that is how a unit file or a compose file takes one back.
+    let Some(text) = environment.get(name).filter(|text| !text.is_empty()) else { return };
+    let place = Place::named(name);
+    let node = match variable.form {
+        Form::Text => Node::text(place.clone(), text),
+        Form::Scalar => Node {
+            place: place.clone(),
+            value: yaml::resolve_plain(text.trim()),
+            source: text.trim().to_owned(),
+        },
+        Form::List => match list(text, &place) {
+            Some(node) => node,
+            None => {
+                let cure = "write it like 'host1:2222','host2:2222'";
+                report.error(&variable.key, &place, "is not a list", cure);
+                return;
+            }
+        },
+    };
+    set(map, &variable.key, &place, node);
+}
+
+fn set(map: &mut Map, path: &str, place: &Place, node: Node) {
+    match path.split_once('.') {
+        // Something else than a map stands in the section's place: its own check reports that.
+        Some((section, rest)) => {
+            if let Some(section) = map.section_mut(section, place) {
+                set(section, rest, place, node);
+            }
+        }
+        None => map.set(path, place.clone(), node),
+    }
+}
+
+fn list(text: &str, place: &Place) -> Option<Node> {
+    let text = text.trim();
+    let bracketed =
+        if text.starts_with('[') || text.starts_with('-') { text.to_owned() } else { format!("[{text}]") };
+    let mut node = yaml::load(&bracketed).ok()?.root;
+    let Value::List(items) = &mut node.value else { return None };
+    for item in items {
+        item.place = place.clone();
+    }
+    node.place = place.clone();
+    Some(node)
+}
+
+/// A mistyped variable would silently do nothing. Only near misses are reported: the prefixes are not ours alone
+/// (images and charts define variables of their own).
+fn warn_of_unknown(known: &[String], environment: &Environment, report: &Report) {
+    for name in environment.keys().filter(|name| is_configuration_variable(name)) {
+        if known.contains(name) {
+            continue;
+        }
+        if let Some(meant) = known.iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2) {
+            report.warning(
+                "",
+                &Place::named(name),
+                "is not a known environment variable and has no effect",
+                format!("did you mean {meant}?"),
+            );
+        }
+    }
+}
