@@ -162,7 +162,7 @@ witness.yml:4:14: raft.self_addr: \"10.0.0.9\" is no address: the port is missin
         );
         let errors = read("scope: a\nscopes: [b]\nname: w\n").expect_err("wrong");
         let keys: Vec<&str> = errors.problems.iter().map(|problem| problem.key.as_str()).collect();
-        assert_eq!(keys, ["raft.data_dir", "raft.self_addr", "scope"]);
+        assert_eq!(keys, ["raft.self_addr", "raft.data_dir", "scope"]);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod environment;
 mod problem;
 mod quantity;
 mod raft;
+mod scalar;
 mod secret;
 mod section;
 
@@ -27,8 +28,9 @@ pub use environment::{
 pub use problem::{ConfigErrors, Problem, Report, Severity, Warning};
 pub use quantity::{Unit, integer, milliseconds};
 pub use raft::{Raft, read_raft};
+pub use scalar::{Shown, not_a, read_address, read_boolean, read_scope, scalar, shown_key};
 pub use secret::Secret;
-pub use section::{Section, Shown, not_a, read_address, read_boolean, read_scope, scalar, shown_key};
+pub use section::Section;
 
 use crate::yaml::{self, Node, Place};
 

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::scalar::read_address;
 use super::secret::Secret;
-use super::section::{Section, read_address};
+use super::section::Section;
 use crate::address::{HostPort, ListenAddress, is_loopback};
 
 /// The section `raft`.

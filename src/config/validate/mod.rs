@@ -143,6 +143,8 @@ fn ctl(mut section: Section<'_>) -> Ctl {
     let authentication = basic_authentication(section.section("authentication"));
     let insecure = section.boolean("insecure").unwrap_or(false);
     let tls = tls_files(&mut section, "cacert");
+    // The operator's tool reads this one.
+    section.texts("restapi_addrs");
     // The operator's tool reads this one itself.
     section.get("restapi_addrs");
     section.without_effect_yet(&["cacert", "certfile", "keyfile", "keyfile_password"]);
