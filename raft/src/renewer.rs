@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::group::{Group, Node};
+use crate::group::{Group, Node, Phase};
 use crate::lease::{BootTime, Holder, Licence, Renewal, RenewalAnswer, renewal_interval};
 use crate::model::{Epoch, Lease, MemberId};
 use crate::network::{Kind, Peers, Target};
@@ -171,6 +171,10 @@ impl Rounds {
 
     /// Sends a round if this node may renew. Returns the pause before the next one; none: wait for another record.
     fn round(&self, lease: &Lease, epoch_since: BootTime, answers: &mut Answers) -> Option<Duration> {
+        if matches!(*self.node.phase.borrow(), Phase::Failed(_)) {
+            // What this node gives up could not be made durable any more: it must end, and its guard with it.
+            return None;
+        }
         let tenure = lease.tenure.as_ref().filter(|tenure| tenure.holder == self.node.id)?;
         let ttl = Duration::from_millis(tenure.ttl_ms);
         let (renewal, licensed) = {
