@@ -31,14 +31,8 @@ impl Store {
     /// Opens the store, and makes it when there is none.
     pub(crate) async fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.to_path_buf();
-        let (log, lost) =
-            tokio::task::spawn_blocking(move || open(&path)).await.map_err(io::Error::other)??;
-        let store = Self { log };
-        if let Some(sentence) = lost {
-            tracing::error!("{sentence}");
-            store.save_note(LOST, sentence).await?;
-        }
-        Ok(store)
+        let log = tokio::task::spawn_blocking(move || open(&path)).await.map_err(io::Error::other)??;
+        Ok(Self { log })
     }
 
     pub(crate) fn id(&self) -> MemberId {
@@ -130,21 +124,24 @@ impl Store {
     }
 }
 
-/// Opens the directory; with a sentence when what was there had to be set aside.
-fn open(dir: &Path) -> Result<(LogStore, Option<String>), StoreError> {
+/// Opens the directory. What cannot be trusted is set aside, and a new store with a note about it takes its place.
+fn open(dir: &Path) -> Result<LogStore, StoreError> {
     let amnesiac = match LogStore::open(dir, Options::default())? {
-        Opened::Fresh(store) | Opened::Known(store) => return Ok((store, None)),
+        Opened::Fresh(store) | Opened::Known(store) => return Ok(store),
         Opened::Amnesiac(amnesiac) => amnesiac,
     };
-    let reason = amnesiac.reason().to_string();
-    let aside = amnesiac.set_aside()?;
-    let sentence = format!(
-        "the store {} lost something ({reason}); it is kept as {}, and this node comes back under a new id",
-        dir.display(),
-        aside.display()
-    );
+    let reason = amnesiac.reason().clone();
+    let sentence = |aside: &Path| {
+        format!(
+            "the store {} lost something ({reason}); it is kept as {}, and this node comes back under a new id",
+            dir.display(),
+            aside.display()
+        )
+    };
+    let aside = amnesiac.replace(LOST, |aside| sentence(aside).into_bytes())?;
+    tracing::error!("{}", sentence(&aside));
     match LogStore::open(dir, Options::default())? {
-        Opened::Fresh(store) | Opened::Known(store) => Ok((store, Some(sentence))),
+        Opened::Fresh(store) | Opened::Known(store) => Ok(store),
         Opened::Amnesiac(_) => Err(StoreError::NotADirectory { path: dir.to_path_buf() }),
     }
 }

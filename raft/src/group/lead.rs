@@ -21,6 +21,8 @@ use crate::types::PeerNode;
 
 /// How often the Raft leader looks whether something is to be done.
 const INTERVAL: Duration = Duration::from_millis(200);
+/// A member that was silent in so many looks is worth a line in the log.
+const SILENT_LOOKS: u32 = 10;
 /// How long one step may take before it is looked at again.
 const STEP_LIMIT: Duration = Duration::from_secs(3);
 /// A learner that lags by so many entries or less has caught up.
@@ -39,7 +41,9 @@ pub(crate) async fn run(node: Arc<Node>) {
         }
         let mut calm_since = clock::now();
         let mut last = None;
+        let mut silent = BTreeMap::new();
         while node.leads() {
+            tell_who_is_silent(&node, &mut silent);
             match next(&node) {
                 Some(step) => {
                     if last.as_ref() != Some(&step) {
@@ -58,6 +62,25 @@ pub(crate) async fn run(node: Arc<Node>) {
             tokio::time::sleep(INTERVAL).await;
         }
     }
+}
+
+/// Says once that a member does not answer, and once that it does again. Counts in how many looks it was silent.
+fn tell_who_is_silent(node: &Node, silent: &mut BTreeMap<MemberId, u32>) {
+    let reachable = node.membership_view().reachable;
+    let applied = Arc::clone(&node.applied.borrow());
+    let mut looks = BTreeMap::new();
+    for id in applied.state.members.keys() {
+        let before = silent.get(id).copied().unwrap_or(0);
+        if !reachable.contains(id) {
+            looks.insert(*id, before.saturating_add(1));
+            if before.saturating_add(1) == SILENT_LOOKS {
+                tracing::warn!("{} does not answer the Raft leader", applied.state.name_of(*id));
+            }
+        } else if before >= SILENT_LOOKS {
+            tracing::info!("{} answers the Raft leader again", applied.state.name_of(*id));
+        }
+    }
+    *silent = looks;
 }
 
 impl Node {
