@@ -19,8 +19,8 @@ pub(super) const EARLY: Duration = Duration::from_millis(300);
 pub(super) enum Due {
     /// Nothing.
     Nothing,
-    /// SIGQUIT; the deadline is sealed.
-    Quit,
+    /// SIGQUIT; the deadline, which is sealed.
+    Quit(Nanos),
     /// Kill everything; the deadline which has come.
     Kill(Nanos),
 }
@@ -58,16 +58,18 @@ impl Expiry {
         Ok(())
     }
 
+    /// Takes over the deadline of a guard that died, for what is left of its PostgreSQL. It cannot be extended: the
+    /// daemon must arm anew, under an epoch of the new session.
+    pub(super) fn inherit(&mut self, page: &Page, deadline: Nanos, ttl: Nanos) {
+        page.arm(Epoch::default(), deadline, ttl);
+        self.accepted = Some(deadline);
+    }
+
     /// Voids the deadline.
     pub(super) fn disarm(&mut self, page: &Page) {
         page.disarm();
         self.accepted = None;
         self.is_sealed = false;
-    }
-
-    /// The deadline has come, or is about to: nobody can move it.
-    pub(super) fn is_sealed(&self) -> bool {
-        self.is_sealed
     }
 
     /// Looks at the page: takes over an extension, seals the deadline when it comes.
@@ -91,7 +93,7 @@ impl Expiry {
             // An extension that comes in between wins, and is looked at.
             self.is_sealed = page.seal(accepted);
             if self.is_sealed {
-                return if now >= accepted { Due::Kill(accepted) } else { Due::Quit };
+                return if now >= accepted { Due::Kill(accepted) } else { Due::Quit(accepted) };
             }
         }
         Due::Nothing
@@ -131,7 +133,7 @@ mod tests {
         let mut expiry = armed(&page);
         assert_eq!(expiry.wake_at(), Some(103_700_000_000));
         assert_eq!(expiry.check(&page, 103_699_999_999), Due::Nothing);
-        assert_eq!(expiry.check(&page, 103_700_000_000), Due::Quit);
+        assert_eq!(expiry.check(&page, 103_700_000_000), Due::Quit(104 * SECOND));
         assert_eq!(expiry.check(&page, 103_900_000_000), Due::Nothing);
         assert_eq!(page.extend(Epoch(1), 105 * SECOND), Err(Unmoved::Sealed));
         assert_eq!(expiry.check(&page, 104 * SECOND), Due::Kill(104 * SECOND));
@@ -179,6 +181,20 @@ mod tests {
         let mut expiry = armed(&page);
         page.disarm();
         assert_eq!(expiry.check(&page, 104 * SECOND), Due::Kill(104 * SECOND));
+    }
+
+    #[test]
+    fn an_inherited_deadline_comes_and_cannot_be_extended() {
+        let temp = tempfile::tempdir().expect("temporary directory");
+        let (_, page, _) = page(temp.path());
+        let mut expiry = Expiry::default();
+        expiry.inherit(&page, 104 * SECOND, TTL);
+        assert_eq!(page.extend(Epoch(1), 106 * SECOND), Err(Unmoved::NotArmed));
+        assert_eq!(expiry.check(&page, 103_800_000_000), Due::Quit(104 * SECOND));
+        let mut expiry = Expiry::default();
+        expiry.inherit(&page, 104 * SECOND, TTL);
+        expiry.arm(&page, Epoch(2), 106 * SECOND, TTL, 103 * SECOND).expect("armed anew");
+        assert_eq!(expiry.check(&page, 104 * SECOND), Due::Nothing);
     }
 
     #[test]

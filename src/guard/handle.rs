@@ -199,6 +199,7 @@ impl Guard {
     async fn spawn(place: &Place, exe: &Path) -> Result<Child, GuardError> {
         let not_started = |reason: String| GuardError::NotStarted(reason);
         let mut child = Command::new(exe)
+            .arg0("pgherd")
             .arg("guard")
             .arg(process::DATA_DIR_ARG)
             .arg(&place.data_dir)

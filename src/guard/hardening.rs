@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
 /// The lowest real-time priority is above every ordinary process.
 const PRIORITY: i32 = 1;
@@ -39,6 +39,8 @@ fn set_signals(disposition: libc::sighandler_t) {
 pub(super) fn protect() -> Vec<String> {
     let mut warnings = Vec::new();
     if let Err(error) = real_time() {
+        // The next best; refused as well where the other was, most often.
+        setpriority_process(None, -20).ok();
         warnings.push(format!(
             "the guard runs without real-time priority ({error}): allow it with LimitRTPRIO=1 or CAP_SYS_NICE"
         ));

@@ -168,5 +168,26 @@ pub(super) enum Push {
     /// The page has changed: look at it.
     Changed,
     /// Something for the daemon's log.
-    Note(String),
+    Note(Note),
+}
+
+/// A sentence for the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Note {
+    /// Somebody should look into it.
+    pub(super) is_warning: bool,
+    /// The sentence.
+    pub(super) text: String,
+}
+
+impl Note {
+    /// The ordinary course of things.
+    pub(super) fn info(text: String) -> Self {
+        Self { is_warning: false, text }
+    }
+
+    /// Something that should not happen, or that clients notice.
+    pub(super) fn warning(text: String) -> Self {
+        Self { is_warning: true, text }
+    }
 }

@@ -13,7 +13,7 @@ use rustix::process::{
 
 use super::hardening;
 use super::message::StartRequest;
-use super::procfs::{self, Exact, Family};
+use super::procfs::{self, Exact, Stat};
 
 /// A running postmaster.
 #[derive(Debug)]
@@ -77,11 +77,10 @@ fn write_oom_score_adj(value: &[u8]) {
 
 /// The postmaster among the processes of the data directory, if one runs: a server which is no child of another, with
 /// the command line of a postmaster, and named by `postmaster.pid`.
-pub(super) fn find(family: &Family, data_dir: &Path) -> Option<Postmaster> {
+pub(super) fn find(servers: &[Stat], data_dir: &Path) -> Option<Postmaster> {
     let named = fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
     let named: u32 = named.lines().next()?.trim().parse().ok()?;
-    let found =
-        family.servers.iter().find(|server| server.pid == named && procfs::is_postmaster(server.pid))?;
+    let found = servers.iter().find(|server| server.pid == named && procfs::is_postmaster(server.pid))?;
     let process = Exact::hold(found.pid, found.start_time)?;
     Some(Postmaster { process, is_child: false })
 }

@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use rustix::time::{
 use super::clock::{self, Nanos, nanos};
 use super::expiry::{Due, Expiry};
 use super::hardening;
-use super::message::{Answer, Envelope, Push, Request};
+use super::message::{Answer, Envelope, Note, Push, Request, Status};
 use super::page::{self, Identity, Page};
 use super::place::Place;
 use super::procfs::{self, Exact};
@@ -125,6 +125,7 @@ fn prepare(args: impl Iterator<Item = OsString>) -> Result<Guard, String> {
         session: session().map_err(at("cannot get random bytes"))?,
         data_dir: place.data_dir.clone(),
     };
+    let predecessor = last_deadline(&place, &identity);
     let page = Page::create(&place.page(), &identity).map_err(at("cannot make the guard's page"))?;
     let supervisor = Supervisor::new(place.data_dir.clone(), oom_score_adj);
     let mut guard = Guard {
@@ -143,7 +144,19 @@ fn prepare(args: impl Iterator<Item = OsString>) -> Result<Guard, String> {
     };
     // A first look before anybody is told that the guard is ready.
     guard.supervisor.step(&guard.page, clock::now());
+    if let Some((deadline, ttl)) = predecessor.filter(|_| !guard.supervisor.is_idle()) {
+        guard.expiry.inherit(&guard.page, deadline, ttl);
+    }
     Ok(guard)
+}
+
+/// The deadline of a guard which was killed in this boot: an adopted postmaster has no death signal and may live on.
+fn last_deadline(place: &Place, identity: &Identity) -> Option<(Nanos, Nanos)> {
+    let path = place.page();
+    let page = Page::open(&path).ok().flatten().filter(|page| page.version() == page::VERSION)?;
+    let last = page.identity(&path).ok()?;
+    let is_ours = last.boot == identity.boot && last.data_dir == identity.data_dir;
+    page.deadline().filter(|_| is_ours).map(|(deadline, _)| (deadline, page.ttl()))
 }
 
 /// One guard a data directory. A guard which lives without its page (somebody emptied the private directory) cannot
@@ -190,10 +203,11 @@ fn rivals(place: &Place) -> Vec<Exact> {
         }
         _ => false,
     };
-    procfs::list()
+    procfs::pids()
+        .unwrap_or_default()
         .into_iter()
-        .filter(|stat| stat.pid != me && stat.is_alive() && is_rival(stat.pid))
-        .filter_map(|stat| Exact::hold(stat.pid, stat.start_time))
+        .filter(|pid| *pid != me && is_rival(*pid))
+        .filter_map(|pid| Exact::hold(pid, procfs::stat(pid)?.start_time))
         .collect()
 }
 
@@ -241,7 +255,7 @@ impl Guard {
     fn expire(&mut self, now: Nanos) {
         match self.expiry.check(&self.page, now) {
             Due::Nothing => {}
-            Due::Quit => self.supervisor.quit(),
+            Due::Quit(deadline) => self.supervisor.begin_quit(&self.page, deadline, now),
             Due::Kill(deadline) => self.supervisor.begin_kill(&self.page, deadline, now),
         }
     }
@@ -259,7 +273,7 @@ impl Guard {
         let is_set = timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &once).is_ok();
         let mut fds =
             vec![PollFd::new(&self.timer, PollFlags::IN), PollFd::new(&self.listener, PollFlags::IN)];
-        if let Some(postmaster) = self.supervisor.postmaster().filter(|_| !self.supervisor.is_killing()) {
+        if let Some(postmaster) = self.supervisor.postmaster() {
             fds.push(PollFd::new(&postmaster.process.pidfd, PollFlags::IN));
         }
         if let Some(attached) = &self.attached {
@@ -318,28 +332,25 @@ impl Guard {
                 Ok(Answer::Done)
             }
             Request::Disarm => {
-                if self.expiry.is_sealed() || self.supervisor.is_killing() {
+                if self.supervisor.is_killing() {
                     return Err("the deadline has come and PostgreSQL is being killed".to_owned());
                 }
                 self.expiry.disarm(&self.page);
                 Ok(Answer::Done)
             }
             Request::Start(start) => {
-                if self.expiry.is_sealed() {
-                    return Err("the deadline has come".to_owned());
-                }
                 self.supervisor.start(&self.page, start).map(|pid| Answer::Postmaster(Some(pid)))
             }
-            Request::Adopt => Ok(Answer::Postmaster(self.supervisor.adopt(&self.page, now))),
+            Request::Adopt => self.supervisor.adopt(&self.page, now).map(Answer::Postmaster),
             Request::Signal(signal) => self.supervisor.signal(*signal).map(|()| Answer::Done),
             Request::Kill => {
                 self.supervisor.begin_kill(&self.page, 0, now);
                 Ok(Answer::Done)
             }
             Request::Status => {
-                let status = self.supervisor.describe(Duration::ZERO, &self.warnings);
+                let (process, pids) = self.supervisor.look()?;
                 let took = Duration::from_nanos(clock::now().saturating_sub(now));
-                Ok(Answer::Status(super::message::Status { took, ..status }))
+                Ok(Answer::Status(Status { process, pids, took, warnings: self.warnings.clone() }))
             }
         }
     }
@@ -364,15 +375,17 @@ impl Guard {
     /// Into the log, and to the daemon.
     fn tell(&mut self, now: Nanos) {
         let refused = self.expiry.take_refused();
-        let mut notes: Vec<String> = refused
+        let mut notes: Vec<Note> = refused
             .into_iter()
             .map(|deadline| {
-                format!("refused the deadline {deadline}: behind the accepted one, or beyond the ttl")
+                Note::warning(format!(
+                    "refused the deadline {deadline}: behind the accepted one, or beyond the ttl"
+                ))
             })
             .collect();
         notes.extend(self.supervisor.take_notes());
         for note in notes {
-            self.write_log(&note, now);
+            self.write_log(&note.text, now);
             if let Some(attached) = &mut self.attached {
                 attached.push(&Push::Note(note));
             }
@@ -385,7 +398,7 @@ impl Guard {
     }
 
     fn write_log(&mut self, note: &str, now: Nanos) {
-        if self.log.stream_position().is_ok_and(|len| len > LOG_LIMIT) {
+        if self.log.metadata().is_ok_and(|log| log.len() > LOG_LIMIT) {
             self.log.set_len(0).ok();
         }
         let seconds = Duration::from_nanos(now).as_secs_f64();
@@ -396,7 +409,7 @@ impl Guard {
     /// Nothing runs, and no daemon needs the session.
     fn may_end(&self, now: Nanos) -> bool {
         let is_alone = self.attached.is_none() && now >= self.alone_until;
-        is_alone && self.supervisor.is_idle() && self.supervisor.status().1.servers.is_empty()
+        is_alone && self.supervisor.is_idle() && self.supervisor.is_nothing_left()
     }
 
     /// Leaves nothing but the lock file and the log.

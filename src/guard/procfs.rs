@@ -15,8 +15,8 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 /// The most bytes of a command line which are looked at; the flags that matter come first.
 const CMDLINE_LIMIT: u64 = 4096;
-/// How PostgreSQL's program is called.
-const PROGRAM: &str = "postgres";
+/// How PostgreSQL's program is called; the second is EDB's.
+const PROGRAMS: [&str; 2] = ["postgres", "edb-postgres"];
 /// What the kernel appends to the link of a file that was removed or replaced.
 const DELETED: &[u8] = b" (deleted)";
 
@@ -40,11 +40,25 @@ impl Stat {
     }
 }
 
-/// The `stat` of a process; `None`: there is none.
+/// The `stat` of a process; `None`: there is none, or it cannot be read.
 pub(super) fn stat(pid: u32) -> Option<Stat> {
+    try_stat(pid).ok().flatten()
+}
+
+/// The `stat` of a process; `None`: there is surely none. Not to be able to look is an error: whoever asks whether
+/// anything is left must not take it for a no.
+fn try_stat(pid: u32) -> io::Result<Option<Stat>> {
     let mut text = [0_u8; 1024];
-    let len = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut text).ok()?;
-    parse_stat(pid, text.get(..len)?)
+    let read = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut text));
+    match read {
+        Ok(len) => {
+            let parsed = text.get(..len).and_then(|text| parse_stat(pid, text));
+            parsed.map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The second field, the program's name, may hold spaces and parentheses; everything after its last `)` is plain.
@@ -128,8 +142,11 @@ pub(super) struct Look {
 
 impl Look {
     /// Finds every living process of the data directory. `postmaster` belongs to it, whatever it is called.
-    pub(super) fn family(&self, postmaster: Option<(u32, u64)>) -> Family {
-        let living: Vec<Stat> = list().into_iter().filter(Stat::is_alive).collect();
+    pub(super) fn family(&self, postmaster: Option<(u32, u64)>) -> io::Result<Family> {
+        let mut living = Vec::new();
+        for pid in pids()? {
+            living.extend(try_stat(pid)?.filter(Stat::is_alive));
+        }
         let (mut found, mut rest): (Vec<Stat>, Vec<Stat>) = living.into_iter().partition(|stat| {
             stat.pid != self.guard
                 && (postmaster == Some((stat.pid, stat.start_time)) || self.is_server(stat.pid))
@@ -142,7 +159,7 @@ impl Look {
                 |stat: &Stat| stat.parent == self.guard || found.iter().any(|one| one.pid == stat.parent);
             let (more, left): (Vec<Stat>, Vec<Stat>) = rest.into_iter().partition(is_member);
             if more.is_empty() {
-                return Family { servers, others };
+                return Ok(Family { servers, others });
             }
             others.extend(&more);
             found.extend(more);
@@ -150,10 +167,19 @@ impl Look {
         }
     }
 
+    /// Finds the living servers of the data directory, cheaply: for the looks while nothing runs.
+    pub(super) fn servers(&self) -> io::Result<Vec<Stat>> {
+        let mut servers = Vec::new();
+        for pid in pids()?.into_iter().filter(|pid| self.is_server(*pid)) {
+            servers.extend(try_stat(pid)?.filter(Stat::is_alive));
+        }
+        Ok(servers)
+    }
+
     /// The process runs `postgres` and its working directory is the data directory.
     fn is_server(&self, pid: u32) -> bool {
         let Some(program) = link(pid, "exe") else { return false };
-        program.file_name() == Some(OsStr::new(PROGRAM))
+        program.file_name().is_some_and(is_program)
             && link(pid, "cwd").is_some_and(|cwd| self.data_dirs.contains(&cwd))
     }
 }
@@ -165,13 +191,17 @@ pub(super) fn is_postmaster(pid: u32) -> bool {
     let Some((program, rest)) = args.split_first() else { return false };
     let is_named = Path::new(OsStr::from_bytes(program))
         .file_name()
-        .is_some_and(|name| name == OsStr::new(PROGRAM) || name == OsStr::new("postmaster"));
+        .is_some_and(|name| is_program(name) || name == OsStr::new("postmaster"));
     is_named && !is_standalone(rest)
 }
 
 /// Is this server one that runs without a postmaster, for example for pg_rewind?
 pub(super) fn is_standalone_server(pid: u32) -> bool {
     command_line(pid).split_first().is_some_and(|(_, rest)| is_standalone(rest))
+}
+
+fn is_program(name: &OsStr) -> bool {
+    PROGRAMS.iter().any(|program| name == OsStr::new(program))
 }
 
 fn is_standalone(args: &[Vec<u8>]) -> bool {
@@ -192,9 +222,12 @@ pub(super) fn command_line(pid: u32) -> Vec<Vec<u8>> {
 }
 
 /// Every process of this PID namespace.
-pub(super) fn list() -> Vec<Stat> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.flatten().filter_map(|entry| stat(entry.file_name().to_str()?.parse().ok()?)).collect()
+pub(super) fn pids() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    Ok(pids)
 }
 
 /// The target of a link in `/proc/PID`, without the mark of a removed file.

@@ -2,6 +2,7 @@
 //!
 //! It never waits: each step looks, acts, and says when it wants to go on.
 
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitOptions, wait};
 
 use super::clock::{Nanos, nanos};
-use super::message::{PostmasterExit, PostmasterSignal, StartRequest, Status};
+use super::message::{Note, PostmasterExit, PostmasterSignal, StartRequest};
 use super::page::Page;
 use super::postmaster::{self, Postmaster};
-use super::procfs::{self, Exact, Family, Look};
+use super::procfs::{self, Exact, Look, Stat};
 use crate::ha::Process;
 
 /// While it kills: the next look. Processes which got SIGKILL take a few milliseconds to go.
@@ -42,9 +43,13 @@ enum Phase {
 
 #[derive(Debug)]
 struct Killing {
+    /// Until then SIGQUIT has its chance, as long as the postmaster lives.
+    hard_at: Nanos,
     round: u32,
     /// What began it: the deadline, or zero for an order.
     deadline: Nanos,
+    /// There was something to kill.
+    found: bool,
 }
 
 /// PostgreSQL as the guard sees it.
@@ -57,7 +62,8 @@ pub(super) struct Supervisor {
     next_round: Nanos,
     /// What the guard's own value was before it protected itself.
     oom_score_adj: String,
-    notes: Vec<String>,
+    notes: Vec<Note>,
+    last_trouble: Option<String>,
     has_changed: bool,
 }
 
@@ -73,6 +79,7 @@ impl Supervisor {
             next_round: 0,
             oom_score_adj,
             notes: Vec::new(),
+            last_trouble: None,
             has_changed: false,
         }
     }
@@ -102,7 +109,7 @@ impl Supervisor {
     }
 
     /// Sentences for the log since the last call.
-    pub(super) fn take_notes(&mut self) -> Vec<String> {
+    pub(super) fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 
@@ -124,9 +131,11 @@ impl Supervisor {
             Phase::Running(_) => {}
             Phase::Ending { kill_at } => self.ending_round(page, now, kill_at),
             Phase::Stopped => {
-                let family = self.look.family(None);
-                self.recognise(page, &family, now);
                 self.next_round = now.saturating_add(nanos(IDLE_ROUND));
+                match self.look.servers() {
+                    Ok(servers) => self.recognise(page, &servers, now),
+                    Err(error) => self.cannot_look(&error),
+                }
             }
         }
         false
@@ -154,12 +163,10 @@ impl Supervisor {
                 (None, None) => PostmasterExit::NotKnown,
             },
         };
-        let grace = if exit == PostmasterExit::Exited(0) { CLEAN_GRACE } else { CRASH_GRACE };
-        self.notes.push(format!(
-            "the postmaster (pid {}) has ended: {}",
-            postmaster.process.pid,
-            describe(exit)
-        ));
+        let is_clean = exit == PostmasterExit::Exited(0);
+        let grace = if is_clean { CLEAN_GRACE } else { CRASH_GRACE };
+        let text = format!("the postmaster (pid {}) has ended: {}", postmaster.process.pid, describe(exit));
+        self.notes.push(if is_clean { Note::info(text) } else { Note::warning(text) });
         page.record_exit(exit);
         self.enter(page, Phase::Ending { kill_at: now.saturating_add(nanos(grace)) });
         self.next_round = now;
@@ -167,7 +174,11 @@ impl Supervisor {
 
     /// Waits for the rest after the postmaster's end, then kills it.
     fn ending_round(&mut self, page: &Page, now: Nanos, kill_at: Nanos) {
-        let family = self.look.family(None);
+        self.next_round = now.saturating_add(nanos(ENDING_ROUND));
+        let family = match self.look.family(None) {
+            Ok(family) => family,
+            Err(error) => return self.cannot_look(&error),
+        };
         if family.servers.is_empty() {
             self.enter(page, Phase::Stopped);
             self.next_round = now.saturating_add(nanos(IDLE_ROUND));
@@ -178,26 +189,31 @@ impl Supervisor {
                 kill_exact(stat);
             }
         }
-        self.next_round = now.saturating_add(nanos(ENDING_ROUND));
+    }
+
+    /// Said once in a while, not in every round.
+    fn cannot_look(&mut self, error: &io::Error) {
+        let text = format!("cannot read /proc: {error}; nothing is taken for gone until it can be read");
+        if self.last_trouble.as_ref() != Some(&text) {
+            self.notes.push(Note::warning(text.clone()));
+            self.last_trouble = Some(text);
+        }
     }
 
     /// Nothing was known to run: is there a postmaster, or what one left behind?
-    fn recognise(&mut self, page: &Page, family: &Family, now: Nanos) {
-        if family.servers.is_empty() {
-            return;
-        }
-        if let Some(found) = postmaster::find(family, &self.data_dir) {
-            self.notes.push(format!(
+    fn recognise(&mut self, page: &Page, servers: &[Stat], now: Nanos) {
+        if let Some(found) = postmaster::find(servers, &self.data_dir) {
+            self.notes.push(Note::info(format!(
                 "adopted the postmaster (pid {}): it has no death signal until its next restart",
                 found.process.pid
-            ));
+            )));
             self.enter(page, Phase::Running(found));
             return;
         }
         // A standalone server works for initdb or pg_rewind and is left alone; so is a postmaster which has not
         // written postmaster.pid yet.
         let is_orphan = |pid| !procfs::is_standalone_server(pid) && !procfs::is_postmaster(pid);
-        if family.servers.iter().any(|server| is_orphan(server.pid)) {
+        if servers.iter().any(|server| is_orphan(server.pid)) {
             self.enter(page, Phase::Ending { kill_at: now.saturating_add(nanos(CRASH_GRACE)) });
         }
     }
@@ -227,25 +243,26 @@ impl Supervisor {
         if self.killing.is_some() {
             return Err("PostgreSQL is being killed".to_owned());
         }
-        let family = self.look.family(None);
-        if !family.servers.is_empty() {
-            return Err(format!("processes of the data directory are left: {:?}", family.pids()));
+        let left = self.look.servers().map_err(|error| format!("cannot read /proc: {error}"))?;
+        if !left.is_empty() {
+            let pids: Vec<u32> = left.iter().map(|server| server.pid).collect();
+            return Err(format!("processes of the data directory are left: {pids:?}"));
         }
         let started = postmaster::start(request, &self.oom_score_adj)
             .map_err(|error| format!("cannot run {}: {error}", request.program.display()))?;
         let pid = started.process.pid;
-        self.notes.push(format!("started the postmaster (pid {pid})"));
+        self.notes.push(Note::info(format!("started the postmaster (pid {pid})")));
         self.enter(page, Phase::Running(started));
         Ok(pid)
     }
 
     /// Looks for a postmaster which is not known; its pid.
-    pub(super) fn adopt(&mut self, page: &Page, now: Nanos) -> Option<u32> {
-        if matches!(self.phase, Phase::Stopped) && self.killing.is_none() {
-            let family = self.look.family(None);
-            self.recognise(page, &family, now);
+    pub(super) fn adopt(&mut self, page: &Page, now: Nanos) -> Result<Option<u32>, String> {
+        if self.is_idle() {
+            let servers = self.look.servers().map_err(|error| format!("cannot read /proc: {error}"))?;
+            self.recognise(page, &servers, now);
         }
-        self.postmaster().map(|one| one.process.pid)
+        Ok(self.postmaster().map(|one| one.process.pid))
     }
 
     /// Sends a signal to exactly the known postmaster.
@@ -262,38 +279,78 @@ impl Supervisor {
         postmaster.process.signal(signal).map_err(|error| error.to_string())
     }
 
-    /// A fresh look.
-    pub(super) fn status(&self) -> (Process, Family) {
-        let known = self.postmaster().map(|one| (one.process.pid, one.process.start_time));
-        (self.process(), self.look.family(known))
+    /// A fresh look: the postmaster, and the pids of everything of the data directory.
+    pub(super) fn look(&self) -> Result<(Process, Vec<u32>), String> {
+        let family = self.look.family(self.known()).map_err(|error| format!("cannot read /proc: {error}"))?;
+        Ok((self.process(), family.pids()))
     }
 
-    /// SIGQUIT, shortly before the deadline.
-    pub(super) fn quit(&mut self) {
+    /// Surely no server of the data directory is left.
+    pub(super) fn is_nothing_left(&self) -> bool {
+        self.look.servers().is_ok_and(|servers| servers.is_empty())
+    }
+
+    fn known(&self) -> Option<(u32, u64)> {
+        self.postmaster().map(|one| (one.process.pid, one.process.start_time))
+    }
+
+    /// Begins the kill that is over at the deadline at the latest: SIGQUIT, shortly before.
+    pub(super) fn begin_quit(&mut self, page: &Page, deadline: Nanos, now: Nanos) {
+        self.begin(page, deadline, deadline, now);
         if let Some(postmaster) = self.postmaster() {
             let sent = postmaster.process.signal(Signal::QUIT);
             self.notes.push(match sent {
-                Ok(()) => "the deadline comes and was not moved: sent SIGQUIT to the postmaster".to_owned(),
-                Err(error) => format!("cannot send SIGQUIT to the postmaster: {error}"),
+                Ok(()) => Note::warning(
+                    "the deadline comes and was not moved: sent SIGQUIT to the postmaster".to_owned(),
+                ),
+                Err(error) => Note::warning(format!("cannot send SIGQUIT to the postmaster: {error}")),
             });
         }
     }
 
-    /// Begins to kill, for the deadline that has come or by order (zero).
+    /// Kills hard from now on, for the deadline that has come or by order (zero).
     pub(super) fn begin_kill(&mut self, page: &Page, deadline: Nanos, now: Nanos) {
-        if self.killing.is_none() {
-            page.record_kill(deadline, now);
-            self.killing = Some(Killing { round: 0, deadline });
-            self.next_round = now;
+        self.begin(page, deadline, now, now);
+    }
+
+    fn begin(&mut self, page: &Page, deadline: Nanos, hard_at: Nanos, now: Nanos) {
+        if let Some(killing) = &mut self.killing {
+            if hard_at < killing.hard_at {
+                killing.hard_at = hard_at;
+                self.next_round = now;
+            }
+            return;
         }
+        page.record_kill(deadline, now);
+        let found = self.postmaster().is_some();
+        self.killing = Some(Killing { hard_at, round: 0, deadline, found });
+        self.next_round = now;
     }
 
     /// Stops the postmaster, so that it forks no more; kills every other process; kills the postmaster. Never the
     /// postmaster alone: an orphan in a server-side loop goes on committing. True: nothing is left.
     fn kill_round(&mut self, page: &Page, now: Nanos) -> bool {
-        let known = self.postmaster().map(|one| (one.process.pid, one.process.start_time));
+        if let Some(killing) = &self.killing
+            && now < killing.hard_at
+            && self.postmaster().is_some()
+        {
+            // Its end is noticed by its pidfd.
+            self.next_round = killing.hard_at;
+            return false;
+        }
+        self.next_round = now.saturating_add(nanos(KILL_ROUND));
+        let known = self.known();
         self.signal_postmaster(Signal::STOP);
-        let family = self.look.family(known);
+        let family = match self.look.family(known) {
+            Ok(family) => family,
+            Err(error) => {
+                // Its children cannot be seen, but it can end them itself; it alone must not be killed.
+                self.signal_postmaster(Signal::QUIT);
+                self.signal_postmaster(Signal::CONT);
+                self.cannot_look(&error);
+                return false;
+            }
+        };
         for stat in family.all().filter(|stat| known != Some((stat.pid, stat.start_time))) {
             kill_exact(stat);
         }
@@ -302,13 +359,14 @@ impl Supervisor {
         let is_gone = self.postmaster().is_none() && family.servers.is_empty();
         if let Some(killing) = &mut self.killing {
             killing.round = killing.round.saturating_add(1);
+            killing.found |= !family.servers.is_empty();
             let pause = if killing.round < PATIENT_ROUND { KILL_ROUND } else { PATIENT_KILL_ROUND };
             self.next_round = now.saturating_add(nanos(pause));
             if killing.round == PATIENT_ROUND {
-                self.notes.push(format!(
+                self.notes.push(Note::warning(format!(
                     "processes {:?} got SIGKILL and are left: the disk may not answer",
                     family.pids()
-                ));
+                )));
             }
         }
         is_gone && self.finish_kill(page)
@@ -319,7 +377,11 @@ impl Supervisor {
         page.record_killed(finished);
         if let Some(killing) = self.killing.take() {
             let why = if killing.deadline == 0 { "by order" } else { "at the deadline" };
-            self.notes.push(format!("killed PostgreSQL {why}; no process of the data directory is left"));
+            self.notes.push(if killing.found {
+                Note::warning(format!("killed PostgreSQL {why}; no process of the data directory is left"))
+            } else {
+                Note::info(format!("nothing was left to kill {why}"))
+            });
         }
         self.enter(page, Phase::Stopped);
         true
@@ -329,18 +391,13 @@ impl Supervisor {
         if let Some(postmaster) = self.postmaster()
             && let Err(error) = postmaster.process.signal(signal)
         {
-            self.notes.push(format!("cannot send signal {} to the postmaster: {error}", signal.as_raw()));
+            let signal = signal.as_raw();
+            self.notes.push(Note::warning(format!("cannot send signal {signal} to the postmaster: {error}")));
         }
-    }
-
-    /// Everything of the data directory, for [`Status`].
-    pub(super) fn describe(&self, took: Duration, warnings: &[String]) -> Status {
-        let (process, family) = self.status();
-        Status { process, pids: family.pids(), took, warnings: warnings.to_vec() }
     }
 }
 
-fn kill_exact(stat: &procfs::Stat) {
+fn kill_exact(stat: &Stat) {
     if let Some(exact) = Exact::hold(stat.pid, stat.start_time) {
         // It may have ended meanwhile; the next round looks again.
         exact.signal(Signal::KILL).ok();

@@ -82,9 +82,14 @@ impl Watcher {
 
     fn heard(&mut self, line: &str) {
         match serde_json::from_str(line) {
-            Ok(Push::Note(note)) => tracing::info!("guard: {note}"),
+            Ok(Push::Note(note)) if note.is_warning => tracing::warn!("guard: {}", note.text),
+            Ok(Push::Note(note)) => tracing::info!("guard: {}", note.text),
             Ok(Push::Changed) => self.refresh(),
-            Err(error) => tracing::warn!("cannot read what the guard says: {error}"),
+            Err(error) => {
+                // The guard never waits for a slow reader, so a line may have been cut; what counts is in the page.
+                tracing::debug!("cannot read what the guard says: {error}");
+                self.refresh();
+            }
         }
     }
 

@@ -7,12 +7,25 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pgherd::guard::{Guard, StartRequest};
+use pgherd::ha::{Fact, Process};
 use pgherd_raft::lease::BootTime;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Long enough for a busy machine; nothing waits for it when all is well.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The lease in most scenarios: the shortest that is allowed.
+pub(crate) const TTL: Duration = Duration::from_secs(2);
+
+/// The postmaster, if one runs.
+pub(crate) fn running(guard: &Guard) -> Option<u32> {
+    if let Fact::Known { value: Process::Running { pid, .. }, .. } = guard.process() {
+        Some(pid)
+    } else {
+        None
+    }
+}
 
 /// CLOCK_BOOTTIME, the clock of deadlines.
 pub(crate) fn now() -> BootTime {
@@ -147,7 +160,7 @@ impl Machine {
     pub(crate) fn daemon(&self, ttl: Duration) -> Daemon {
         let start = serde_json::to_string(&self.start_request()).expect("JSON");
         let mut child = Command::new(std::env::current_exe().expect("the own program"))
-            .args(["--exact", "scenarios::daemon", "--ignored", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "daemons::body", "--ignored", "--nocapture", "--test-threads=1"])
             .env("PGHERD_GUARD_TEST_DATA", self.data_dir())
             .env("PGHERD_GUARD_TEST_START", start)
             .env("PGHERD_GUARD_TEST_TTL_MS", ttl.as_millis().to_string())
@@ -164,14 +177,43 @@ impl Machine {
         Daemon { child, session: word(), guard: word(), postmaster: word() }
     }
 
+    /// Removes the page and the socket of this data directory's guard.
+    pub(crate) fn lose_page(&self) {
+        let data_dir = self.data_dir().canonicalize().expect("the data directory");
+        let uid = rustix::process::geteuid().as_raw();
+        let mut lost = 0;
+        for entry in std::fs::read_dir(format!("/dev/shm/pgherd-{uid}")).expect("a directory").flatten() {
+            let path = entry.path();
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            let wanted = data_dir.as_os_str().as_encoded_bytes();
+            if path.extension().is_some_and(|kind| kind == "page")
+                && bytes.windows(wanted.len()).any(|seen| seen == wanted)
+            {
+                std::fs::remove_file(path.with_extension("sock")).expect("removed");
+                std::fs::remove_file(path).expect("removed");
+                lost += 1;
+            }
+        }
+        assert_eq!(lost, 1);
+    }
+
     /// Nothing may be left behind.
     pub(crate) async fn clean(self) {
         let guard = self.guard().await;
         guard.kill_now().await.expect("killed");
         assert_eq!(self.servers(), Vec::<u32>::new());
         let pid = guard.pid();
+        let files: Vec<PathBuf> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+            .expect("its descriptors")
+            .flatten()
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .filter(|path| path.extension().is_some_and(|kind| kind == "lock" || kind == "log"))
+            .collect();
+        assert_eq!(files.len(), 2);
         drop(guard);
         until("the guard ends by itself", || !is_alive(u64::from(pid))).await;
+        // The guard leaves them on purpose; this data directory does not come again.
+        files.iter().for_each(|file| std::fs::remove_file(file).expect("removed"));
     }
 }
 

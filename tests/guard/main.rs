@@ -6,9 +6,11 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a test program: a panic is how it fails")]
 
-#[allow(dead_code, reason = "more scenarios follow")]
+mod daemons;
+mod deadline;
+mod guards;
 mod machine;
-mod scenarios;
+mod postmasters;
 mod stage;
 
 use machine::Machine;
