@@ -1,5 +1,146 @@
-//! x
-#[expect(dead_code, reason = "main does not start anything yet")]
+//! `pgherd-witness CONFIG.yml`: a voter of one or several clusters, without PostgreSQL and without a REST API.
+
 mod config;
 
-fn main() {}
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use config::Config;
+use pgherd_raft::config::process_environment;
+use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
+use pgherd_raft::model::{Member, MemberKind, Tags};
+use pgherd_raft::{Group, PeerServer, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+/// How long a clean stop tries to give the votes back.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A voter of pgherd clusters without PostgreSQL.
+#[derive(Debug, Parser)]
+#[command(name = "pgherd-witness", version)]
+struct Arguments {
+    /// The configuration: YAML with `scopes`, `name` and `raft`. The environment (PATRONI_*, PGHERD_*) is laid over it.
+    config: PathBuf,
+    /// Check the configuration, report every mistake, and end.
+    #[arg(long)]
+    validate_config: bool,
+}
+
+fn main() -> ExitCode {
+    match witness(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The log may not run yet, and a mistake in the configuration must be seen all the same.
+fn report(error: &anyhow::Error) {
+    if tracing::dispatcher::has_been_set() {
+        pgherd_raft::critical!("{error:#}");
+    } else {
+        drop(writeln!(std::io::stderr(), "pgherd-witness: {error:#}"));
+    }
+}
+
+fn witness(arguments: &Arguments) -> anyhow::Result<()> {
+    let (config, warnings) = Config::load(&arguments.config, &process_environment())?;
+    telemetry::start(config.log_level)?;
+    for warning in &warnings {
+        warn!("{warning}");
+    }
+    if arguments.validate_config {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(Box::pin(run(config)))
+}
+
+/// Votes until it is asked to end, or a group cannot go on.
+async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let server = PeerServer::bind(&bind_addr(&config)).await?;
+    let mut groups = Vec::new();
+    let mut ends = JoinSet::new();
+    for scope in &config.scopes {
+        let group = Group::start(&server, group_config(&config, scope)).await?;
+        info!("this is {}, a witness of {scope}, node id {}", config.name, group.id());
+        ends.spawn(end_of(scope.clone(), group.clone()));
+        groups.push((scope.clone(), group));
+    }
+    let ended = tokio::select! {
+        _ = terminate.recv() => { info!("received SIGTERM: stopping"); None }
+        _ = interrupt.recv() => { info!("received SIGINT: stopping"); None }
+        Some(Ok(why)) = ends.join_next() => Some(why),
+    };
+    ends.shutdown().await;
+    stop(groups).await;
+    server.shutdown().await;
+    match ended {
+        None => {
+            info!("stopped");
+            Ok(())
+        }
+        Some(why) => anyhow::bail!("{why}"),
+    }
+}
+
+/// The sentence with which a group says that it cannot go on. One group's end ends the process: whoever starts it
+/// again sees the reason in its log, and the other clusters lose a voter for a moment only.
+async fn end_of(scope: String, group: Group) -> String {
+    let mut view = group.watch();
+    loop {
+        let phase = view.borrow_and_update().phase.clone();
+        if let Phase::Refused(why) | Phase::Failed(why) = phase {
+            return format!("cannot go on in {scope}: {why}");
+        }
+        if view.changed().await.is_err() {
+            return format!("cannot go on in {scope}: its group has ended");
+        }
+    }
+}
+
+/// Gives all votes back at the same time: one cluster without a majority must not use up the patience of the others.
+async fn stop(groups: Vec<(String, Group)>) {
+    let mut leaving = JoinSet::new();
+    for (scope, group) in groups {
+        leaving.spawn(async move {
+            let is_member = matches!(group.watch().borrow().phase, Phase::Member);
+            if is_member && let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await {
+                warn!("this witness keeps its vote in {scope} while it is down: {why}");
+            }
+            group.shutdown().await;
+        });
+    }
+    while leaving.join_next().await.is_some() {}
+}
+
+fn bind_addr(config: &Config) -> String {
+    let bind = config.raft.bind_addr.as_ref().and_then(|listen| listen.sockets().into_iter().next());
+    bind.unwrap_or_else(|| config.self_addr.to_string())
+}
+
+fn group_config(config: &Config, scope: &str) -> GroupConfig {
+    GroupConfig {
+        scope: scope.to_owned(),
+        member: Member {
+            name: config.name.clone(),
+            kind: MemberKind::Witness,
+            raft_addr: config.self_addr.to_string(),
+            api_url: None,
+            postgres: None,
+            tags: Tags::default(),
+        },
+        partner_addrs: config.raft.partner_addrs.iter().map(ToString::to_string).collect(),
+        data_dir: config.raft.data_dir.clone(),
+        timing: Timing::default(),
+    }
+}
