@@ -413,7 +413,7 @@ fn has_ended(process: &Exact) -> bool {
 
 fn describe(exit: PostmasterExit) -> String {
     match exit {
-        PostmasterExit::Exited(0) => "a clean shutdown".to_owned(),
+        PostmasterExit::Exited(0) => "exit status 0".to_owned(),
         PostmasterExit::Exited(status) => format!("exit status {status}"),
         PostmasterExit::Signalled(signal) => format!("signal {signal}"),
         PostmasterExit::NotKnown => "its status went to its parent".to_owned(),
