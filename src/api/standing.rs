@@ -47,11 +47,11 @@ impl Standing {
         matches!(self.view.observation.postgres.process.of_any_age(), Some(Process::Running { .. }))
     }
 
-    /// Clients may write here: the lease is proved, and PostgreSQL runs as a primary. A server which does not answer by
+    /// Clients may write here: the lease is proved, and PostgreSQL runs as a primary which is complete. A server which does not answer by
     /// SQL for the moment (a full connection table) stays what it was.
     pub(super) fn is_primary(&self) -> bool {
         let is_writable = match (self.server(), self.view.decision.state) {
-            (_, State::Draining | State::Demoting | State::Stopping) => false,
+            (_, State::Bootstrapping | State::Draining | State::Demoting | State::Stopping) => false,
             (Some(server), _) => !server.is_in_recovery,
             (None, state) => state == State::Primary && self.is_running(),
         };

@@ -91,6 +91,7 @@ fn situations() -> Vec<(&'static str, Standing)> {
         ("primary, no licence yet", standing(view(1, NOW), none())),
         ("primary, epoch given up", standing(view(1, NOW), given_up)),
         ("primary, lease went to another", standing(of_old_epoch, licensed(NOW))),
+        ("primary being bootstrapped", standing(in_state(1, State::Bootstrapping), licensed(NOW))),
         ("primary handing over", standing(in_state(1, State::Draining), licensed(NOW))),
         ("holder, PostgreSQL crashed", standing(with_process(1, Process::Stopped), licensed(NOW))),
         ("holder being promoted", standing(promoting, licensed(NOW))),

@@ -18,7 +18,9 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 /// brought up first.
 pub(super) fn decide(o: &Observation) -> Option<Decision> {
     let pending = o.cluster.intent.as_ref()?;
-    if o.job.as_ref().is_some_and(|job| job.kind != JobKind::Stop) {
+    let is_busy = |job: &super::facts::Job| job.kind != JobKind::Stop || !is_stopped(o);
+    if o.job.as_ref().is_some_and(is_busy) {
+        // Streams end before the postmaster does: while it is being stopped, that says nothing about a standby.
         return None;
     }
     let target = match choose(o, &pending.intent) {
