@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::admission::{JoinAnswer, JoinRequest};
-use super::founder;
 use super::node::Node;
 use super::view::Phase;
+use super::{founder, propose};
 use crate::founding::Status;
 use crate::model::{GroupId, MemberId};
 use crate::network::{CallFailure, Kind, Target};
@@ -33,9 +33,14 @@ pub(crate) async fn run(node: Arc<Node>) {
     let mut applied = node.applied.clone();
     let mut server = node.view.subscribe();
     let mut turn = 0_usize;
+    let mut is_up_to_date = false;
     loop {
         let now = Arc::clone(&applied.borrow_and_update());
         if is_in(&node, &now) && node.contact().is_some() {
+            is_up_to_date = is_up_to_date || catches_up(&node).await;
+            if !is_up_to_date {
+                continue;
+            }
             node.set_phase(Phase::Member);
             turn = 0;
             tokio::select! {
@@ -58,6 +63,19 @@ pub(crate) async fn run(node: Arc<Node>) {
             moved = server.changed() => if moved.is_err() { return },
         }
     }
+}
+
+/// Has this node applied what was agreed on while it was away? Before that its own state is no basis for any decision:
+/// it may name a holder of long ago.
+async fn catches_up(node: &Arc<Node>) -> bool {
+    let Ok(agreed) = propose::read(node).await else {
+        tokio::time::sleep(PAUSE).await;
+        return false;
+    };
+    let mut applied = node.applied.clone();
+    let seen =
+        applied.wait_for(|applied| applied.state == agreed || applied.state.lease.epoch > agreed.lease.epoch);
+    tokio::time::timeout(PAUSE, seen).await.is_ok()
 }
 
 /// The state names this node as its configuration does, and not as one that left.

@@ -56,7 +56,7 @@ pub enum Phase {
         /// A sentence for the operator.
         waiting_for: String,
     },
-    /// This node takes part.
+    /// This node takes part, and has applied everything that was agreed on before it came back.
     Member,
     /// The cluster does not want this node, and asking again would not help; a sentence with the cure.
     Refused(String),
