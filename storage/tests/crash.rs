@@ -150,6 +150,11 @@ fn recover(dir: &Path, seed: u64, from: &Model, writer: &Writer) -> Result<Model
     })
 }
 
+/// Says something that the test harness must not swallow.
+fn report(line: &str) {
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
 fn random_seed() -> u64 {
     let mut bytes = [0; 8];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).unwrap();
@@ -169,7 +174,7 @@ fn a_killed_writer_loses_nothing() {
             .unwrap_or_else(|loss| panic!("seed {seed}, kill {kill}: {loss}\n{}", writer.output));
     }
     assert!(model.operation > u64::from(KILLS), "the writer hardly wrote: {}", model.summary());
-    eprintln!("{KILLS} kills, {} operations, none lost", model.operation);
+    report(&format!("{KILLS} kills, {} operations, none lost", model.operation));
 }
 
 #[test]
@@ -187,7 +192,7 @@ fn a_power_cut_loses_nothing() {
             .unwrap_or_else(|loss| panic!("seed {seed}, cut {cut}: {loss}\n{}", writer.output));
     }
     assert!(model.operation > u64::from(POWER_CUTS), "the writer hardly wrote: {}", model.summary());
-    eprintln!("{POWER_CUTS} power cuts, {} operations, none lost", model.operation);
+    report(&format!("{POWER_CUTS} power cuts, {} operations, none lost", model.operation));
 }
 
 #[test]
@@ -204,7 +209,7 @@ fn a_power_cut_without_fdatasync_is_caught() {
         match recover(&path, seed, &model, &writer) {
             Ok(found) => model = found,
             Err(loss) => {
-                eprintln!("cut {cut} without fdatasync: {loss}");
+                report(&format!("cut {cut} without fdatasync: {loss}"));
                 return;
             }
         }
@@ -252,7 +257,7 @@ impl Disk {
                 Some(disk)
             }
             Err(reason) => {
-                eprintln!("power cuts: not run, a loop mount needs root and mkfs.ext4 ({reason})");
+                report(&format!("power cuts: not run, a loop mount needs root and mkfs.ext4 ({reason})"));
                 None
             }
         }
