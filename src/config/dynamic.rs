@@ -13,6 +13,7 @@ use pgherd_raft::model::TTL_LIMITS_MS;
 use pgherd_raft::yaml::{Node, Place, Value};
 
 use super::validate::postgresql::{hba_lines, parameters};
+use super::validate::without_effect_when_on;
 
 /// The cluster's settings.
 #[derive(Clone, Debug, PartialEq)]
@@ -149,9 +150,32 @@ pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
         standby_cluster: standby_cluster(s),
         postgresql: postgresql(s.section("postgresql")),
     };
+    // Whoever asks for these relies on them: silence would be a promise.
+    without_effect_when_on(&mut section, &LATER);
     section.close();
     dynamic
 }
+
+/// Settings which are kept and change nothing yet.
+const LATER: [&str; 17] = [
+    "primary_stop_timeout",
+    "master_stop_timeout",
+    "maximum_lag_on_syncnode",
+    "max_timelines_history",
+    "synchronous_mode",
+    "synchronous_mode_strict",
+    "synchronous_node_count",
+    "failsafe_mode",
+    "check_timeline",
+    "member_slots_ttl",
+    "primary_race_backoff",
+    "pause",
+    "slots",
+    "permanent_slots",
+    "permanent_replication_slots",
+    "ignore_slots",
+    "standby_cluster",
+];
 
 /// A duration whose key had another name before Patroni 4; the present name wins.
 fn renamed(section: &mut Section<'_>, name: &str, old: &str) -> Option<Duration> {
@@ -235,6 +259,10 @@ fn postgresql(mut section: Section<'_>) -> DynamicPostgresql {
             .unwrap_or(false),
         recovery_conf: section.scalars("recovery_conf").unwrap_or_default(),
     };
+    without_effect_when_on(
+        &mut section,
+        &["remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"],
+    );
     section.meaningless(
         &["listen", "connect_address", "proxy_address", "data_dir", "config_dir", "pgpass", "authentication"],
         "is each node's own and has no effect here",

@@ -257,7 +257,8 @@ bootstrap:
 "
     );
     let (config, warnings) = good(&text, &[]);
-    assert_eq!(warnings, [""; 0]);
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].starts_with("bootstrap.method: has no effect yet"), "{warnings:?}");
     let BootstrapMethod::Custom { name, command, arguments, recovery_conf, no_params, .. } =
         config.bootstrap.expect("bootstrap").method
     else {

@@ -315,7 +315,7 @@ impl<'a> Section<'a> {
     pub fn without_effect_yet(&mut self, keys: &[&str]) {
         for key in keys {
             if self.get(key).is_some() {
-                let cure = "nothing to do: it is accepted";
+                let cure = "it is accepted, but do not rely on it";
                 self.report.warning(&self.key(key), &self.key_place(key), "has no effect yet", cure);
             }
         }

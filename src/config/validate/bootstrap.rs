@@ -70,6 +70,12 @@ fn method(section: &mut Section<'_>) -> Option<BootstrapMethod> {
         );
         return None;
     };
+    section.report.warning(
+        &section.key("method"),
+        &place,
+        "has no effect yet: a new cluster is made by initdb",
+        "do not start a new cluster with this file; an existing one is not concerned",
+    );
     let arguments =
         method.free_scalars(&["command", "no_params", "keep_existing_recovery_conf", "recovery_conf"]);
     let recovery_conf = method.scalars("recovery_conf").unwrap_or_default();

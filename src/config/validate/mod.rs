@@ -6,7 +6,7 @@ pub(super) mod postgresql;
 use std::path::{Path, PathBuf};
 
 use pgherd_raft::address::{HostPort, ListenAddress};
-use pgherd_raft::config::{Environment, Report, Section, Unit, not_a, read_raft, shown_key};
+use pgherd_raft::config::{Environment, Report, Section, Unit, not_a, read_boolean, read_raft, shown_key};
 use pgherd_raft::model::{TagValue, Tags};
 use pgherd_raft::yaml::{Node, Value};
 
@@ -273,6 +273,15 @@ fn other_keys(top: &mut Section<'_>) {
     }
     top.without_effect_yet(&["citus"]);
     top.meaningless(&["thread_pool_size", "thread_stack_size"], "has no meaning in pgherd");
+}
+
+/// Keys which change nothing yet and are not worth a word while they are off.
+pub(super) fn without_effect_when_on(section: &mut Section<'_>, keys: &[&str]) {
+    for key in keys {
+        if section.get(key).is_some_and(|node| read_boolean(node) != Some(false)) {
+            section.without_effect_yet(&[key]);
+        }
+    }
 }
 
 /// `<path>-<suffix>`: a neighbour of a directory.

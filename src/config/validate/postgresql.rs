@@ -9,7 +9,7 @@ use pgherd_raft::yaml::{Node, Value};
 
 use super::super::parameters::{DERIVED, Parameters, is_shared};
 use super::super::types::{Authentication, Callbacks, Credentials, Postgresql, ReplicaMethod, ToolOption};
-use super::{beside, connect_address};
+use super::{beside, connect_address, without_effect_when_on};
 
 /// What libpq takes beside the name and the password.
 const CONNECTION_OPTIONS: [&str; 9] = [
@@ -140,7 +140,14 @@ fn other_keys(section: &mut Section<'_>) {
             "move it to `bootstrap.dcs.postgresql.use_slots`",
         );
     }
+    without_effect_when_on(
+        section,
+        &["remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"],
+    );
     section.without_effect_yet(&[
+        "proxy_address",
+        "use_unix_socket_repl",
+        "pg_ctl_timeout",
         "bin_name",
         "config_base_name",
         "custom_conf",
@@ -190,6 +197,7 @@ fn credentials(mut section: Section<'_>, default: Option<&str>) -> Option<Creden
     let sslpassword = section.secret("sslpassword");
     let options =
         CONNECTION_OPTIONS.iter().filter_map(|key| Some(((*key).to_owned(), section.text(key)?))).collect();
+    section.without_effect_yet(&["sslpassword"]);
     section.close();
     Some(Credentials { username: username?, password, options, sslpassword })
 }
@@ -314,13 +322,6 @@ fn replica_methods(section: &mut Section<'_>, names: &[String]) -> BTreeMap<Stri
     let mut methods = BTreeMap::new();
     for name in names.iter().filter(|name| *name != "basebackup") {
         let mut method = section.section(name);
-        if !method.is_present() {
-            section.missing(
-                name,
-                "add the section with `command: ...`, or remove it from create_replica_methods",
-            );
-            continue;
-        }
         section.report.warning(
             &method.path,
             &method.place,
