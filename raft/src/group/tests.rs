@@ -486,6 +486,69 @@ async fn a_snapshot_brings_a_newcomer_and_a_restarted_member_up_to_date() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founding_cut_off_at_any_point_ends_in_one_group() {
+    let promised = |node: &Running| node.group.node().store.promise().is_some();
+    let accepted = |node: &Running| node.group.node().store.group().is_some();
+    let agreed = |node: &Running| node.group.watch().borrow().state.group.is_some();
+    let cuts: [&dyn Fn(&Running) -> bool; 3] = [&promised, &accepted, &agreed];
+    for cut in cuts {
+        let dir = TempDir::new().expect("a directory");
+        let nodes = three(&dir).await;
+        let end = clock::now().after(LIMIT);
+        while !nodes.iter().any(cut) {
+            assert!(clock::now() < end, "the founding comes to the cut");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut addrs = Vec::new();
+        for node in nodes {
+            addrs.push(node.stop().await);
+        }
+        let mut back = Vec::new();
+        for (number, addr) in addrs.iter().enumerate().rev() {
+            let server = PeerServer::bind(addr).await.expect("the port is free again");
+            let partners = addrs.iter().filter(|other| *other != addr).cloned().collect();
+            back.push(Running::start(server, &format!("node{number}"), partners, dir.path()).await);
+        }
+        let all: Vec<&Running> = back.iter().collect();
+        for node in &back {
+            node.until_member().await;
+            node.until_voters(&all).await;
+        }
+        let groups: BTreeSet<_> = back.iter().map(|node| node.group.watch().borrow().state.group).collect();
+        assert_eq!(groups.len(), 1, "{groups:?}");
+        for node in back {
+            node.stop().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bearer_that_was_replaced_while_it_was_silent_is_told() {
+    let dir = TempDir::new().expect("a directory");
+    let mut nodes = three(&dir).await;
+    for node in &nodes {
+        node.until_member().await;
+    }
+    let view = nodes[0].until("a leader", |view| view.raft.raft_leader.is_some()).await;
+    let follows = nodes.iter().position(|node| Some(node.group.id()) != view.raft.raft_leader);
+    let number = follows.expect("two of three");
+    let silent = nodes.remove(number);
+    let partners: Vec<String> = nodes.iter().map(Running::addr).collect();
+    let name = format!("node{number}");
+    silent.server.shutdown().await;
+    let other_dir = TempDir::new().expect("a directory");
+    let successor = Running::start(listen().await, &name, partners, other_dir.path()).await;
+    successor.until_member().await;
+    let all = [&nodes[0], &nodes[1], &successor];
+    nodes[0].until_voters(&all).await;
+    let sentence = silent.until_refused().await;
+    assert!(sentence.contains(&format!("already a node named '{name}' running")), "{sentence}");
+    for node in nodes.into_iter().chain([silent, successor]) {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_groups_of_one_scope_refuse_each_other() {
     let dir = TempDir::new().expect("a directory");
     let one = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
