@@ -307,8 +307,14 @@ impl Guard {
     /// Starts the postmaster as a child of the guard and returns its pid, at once: it is not ready yet. Refused while
     /// any server of the data directory is left.
     pub async fn start(&self, request: StartRequest) -> Result<u32, GuardError> {
+        let exits = self.page().exits().0;
         let answer = self.request("start", Request::Start(request), START_TIMEOUT).await?;
-        if let Answer::Postmaster(Some(pid)) = answer { Ok(pid) } else { Err(unexpected("start", answer)) }
+        let Answer::Postmaster(Some(pid)) = answer else { return Err(unexpected("start", answer)) };
+        // Whoever asks next must not be told of the time before.
+        let runs = Process::Running { pid, is_child: true };
+        let is_told = |news: &News| !news.is_alive || news.exits > exits || news.process == runs;
+        timeout(REAP_TIMEOUT, self.watch().wait_for(is_told)).await.ok();
+        Ok(pid)
     }
 
     /// Looks for a postmaster of the data directory which the guard does not know, and adopts it; its pid. The guard
@@ -366,7 +372,7 @@ impl Guard {
             // The watcher may see the end before the guard has reaped it and knows the status: worth a moment.
             let is_confirmed = is_over && !matches!(self.page().process(), Process::Running { .. });
             if is_confirmed {
-                return News { last_exit: self.page().exits().1, exits: self.page().exits().0, ..seen };
+                return self.news_of_page(seen);
             }
             let limit = if is_over { REAP_TIMEOUT } else { Duration::MAX };
             match timeout(limit, news.changed()).await {
@@ -382,13 +388,22 @@ impl Guard {
         let mut news = self.watch();
         loop {
             let seen = news.borrow_and_update().clone();
-            if !seen.is_alive || seen.process == Process::Stopped {
+            if !seen.is_alive {
                 return seen;
+            }
+            // The page is ahead of the news.
+            if self.page().process() == Process::Stopped {
+                return self.news_of_page(seen);
             }
             if news.changed().await.is_err() {
                 return News { is_alive: false, ..seen };
             }
         }
+    }
+
+    fn news_of_page(&self, seen: News) -> News {
+        let (exits, last_exit) = self.page().exits();
+        News { exits, last_exit, process: self.page().process(), last_kill: self.page().last_kill(), ..seen }
     }
 
     fn page(&self) -> &Page {

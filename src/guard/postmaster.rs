@@ -75,12 +75,18 @@ fn write_oom_score_adj(value: &[u8]) {
     }
 }
 
-/// The postmaster among the processes of the data directory, if one runs: a server which is no child of another, with
-/// the command line of a postmaster, and named by `postmaster.pid`.
+/// The postmaster among the servers of the data directory, if one runs: the one named by `postmaster.pid`, or, when
+/// somebody removed that file, the one that is no child of another. Its command line must be a postmaster's.
 pub(super) fn find(servers: &[Stat], data_dir: &Path) -> Option<Postmaster> {
-    let named = fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
-    let named: u32 = named.lines().next()?.trim().parse().ok()?;
-    let found = servers.iter().find(|server| server.pid == named && procfs::is_postmaster(server.pid))?;
+    // Looked for only while no postmaster is known: waiting for a slow disk does no harm then.
+    let named: Option<u32> = fs::read_to_string(data_dir.join("postmaster.pid"))
+        .ok()
+        .and_then(|text| text.lines().next()?.trim().parse().ok());
+    let is_child = |server: &Stat| servers.iter().any(|other| other.pid == server.parent);
+    let mut candidates: Vec<&Stat> =
+        servers.iter().filter(|one| !is_child(one) && procfs::is_postmaster(one.pid)).collect();
+    candidates.sort_by_key(|one| Some(one.pid) != named);
+    let found = candidates.first()?;
     let process = Exact::hold(found.pid, found.start_time)?;
     Some(Postmaster { process, is_child: false })
 }

@@ -210,9 +210,8 @@ impl Supervisor {
             self.enter(page, Phase::Running(found));
             return;
         }
-        // A standalone server works for initdb or pg_rewind and is left alone; so is a postmaster which has not
-        // written postmaster.pid yet.
-        let is_orphan = |pid| !procfs::is_standalone_server(pid) && !procfs::is_postmaster(pid);
+        // A standalone server works for initdb or pg_rewind and is left alone.
+        let is_orphan = |pid| !procfs::is_standalone_server(pid);
         if servers.iter().any(|server| is_orphan(server.pid)) {
             self.enter(page, Phase::Ending { kill_at: now.saturating_add(nanos(CRASH_GRACE)) });
         }

@@ -44,7 +44,7 @@ fn backends_of_a_stopped_postmaster_are_silent() {
                 signal_process(u64::from(postmaster), Signal::STOP);
             })
             .await;
-            assert!(kill.last_ack > kill.deadline - Duration::from_millis(200), "they wrote to the end");
+            assert!(kill.last_ack > kill.deadline - Duration::from_millis(250), "they wrote to the end");
         }
     });
 }

@@ -183,3 +183,24 @@ fn others_in_the_data_directory_are_left_alone() {
         shell.wait().expect("reaped");
     });
 }
+
+/// Without postmaster.pid it is a postmaster all the same: "stopped" would be a lie.
+#[test]
+fn one_without_its_pid_file_is_adopted() {
+    run("postmasters::one_without_its_pid_file_is_adopted", async |machine| {
+        let request = machine.start_request();
+        let mut by_hand = Command::new(&request.program)
+            .args(&request.args)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a postmaster");
+        machine.client().await;
+        std::fs::remove_file(machine.data_dir().join("postmaster.pid")).expect("removed");
+        let guard = machine.guard().await;
+        let pid = by_hand.id();
+        assert_eq!(guard.process(), Fact::fresh(Process::Running { pid, is_child: false }));
+        guard.kill_now().await.expect("killed");
+        assert_eq!(machine.servers(), Vec::<u32>::new());
+        by_hand.wait().expect("reaped");
+    });
+}
