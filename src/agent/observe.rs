@@ -72,6 +72,12 @@ impl Agent {
                 raft_leader: view.raft.raft_leader,
                 term: view.raft.term,
                 voters: view.raft.voters.clone(),
+                waiting_for: match &view.phase {
+                    Phase::Founding { waiting_for } | Phase::Joining { waiting_for } => {
+                        Some(waiting_for.clone())
+                    }
+                    Phase::Member | Phase::Refused(_) | Phase::Failed(_) => None,
+                },
             },
             lease: self.lease_facts(now),
             guard: self.guard_facts(),

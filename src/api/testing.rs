@@ -146,6 +146,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 raft_leader: Some(MemberId(2)),
                 term: 4,
                 voters: (1..=3).map(MemberId).collect(),
+                ..Consensus::default()
             },
             lease: LeaseFacts::default(),
             guard: Fact::fresh(GuardFacts {

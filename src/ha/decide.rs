@@ -78,9 +78,10 @@ fn without_a_licence_nobody_writes(o: &Observation) -> Option<Decision> {
 }
 
 fn no_group(o: &Observation) -> Decision {
-    let because = "this node belongs to no Raft group yet";
-    Decision::new(State::Waiting, Rule::NoGroup, because, o.policy.loop_wait)
-        .wait("the group to be founded, or to let this node in")
+    let because = "this node does not take part in a Raft group yet";
+    let waiting =
+        o.consensus.waiting_for.as_deref().unwrap_or("the group to be founded, or to let this node in");
+    Decision::new(State::Waiting, Rule::NoGroup, because, o.policy.loop_wait).wait(waiting)
 }
 
 fn guard_missing(o: &Observation) -> Option<Decision> {

@@ -111,6 +111,8 @@ pub struct Consensus {
     pub term: u64,
     /// The Raft voters of the applied membership.
     pub voters: BTreeSet<MemberId>,
+    /// What this node waits for before it takes part; none: it takes part.
+    pub waiting_for: Option<String>,
 }
 
 /// The lease as this node can prove it, and the succession it is preparing.

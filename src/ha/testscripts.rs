@@ -148,7 +148,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
         now: NOW,
         me,
         cluster,
-        consensus: Consensus { is_raft_leader: false, raft_leader: None, term: 1, voters },
+        consensus: Consensus { voters, term: 1, ..Consensus::default() },
         lease: LeaseFacts::default(),
         guard: Fact::fresh(GuardFacts {
             session: session(me),
