@@ -1,8 +1,10 @@
 //! A cluster as its members describe it, and the way to it while some of them are down.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use pgherd_raft::group::ask_members;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -12,6 +14,9 @@ use super::config::Sources;
 
 /// After the first answer, others may still be better informed; they are waited for this long.
 const SECOND_OPINION: Duration = Duration::from_millis(300);
+
+/// Peers answer from memory, and are asked only when no REST API has given a good answer.
+const PEER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// `/cluster`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -107,10 +112,13 @@ impl Member {
 
     /// `host:port` of its REST API.
     pub(super) fn rest_addr(&self) -> Option<&str> {
-        let url = self.api_url.as_deref()?;
-        let rest = url.strip_prefix("http://")?;
-        rest.split('/').next()
+        rest_addr(self.api_url.as_deref()?)
     }
+}
+
+/// `host:port` of an `http` URL.
+fn rest_addr(url: &str) -> Option<&str> {
+    url.strip_prefix("http://")?.split('/').next()
 }
 
 impl Cluster {
@@ -126,38 +134,78 @@ impl Cluster {
     }
 }
 
-/// Asks all known members at once and takes the best informed answer.
+/// Asks all known members at once and takes the best informed answer. When that is not good, the peers' ports are asked
+/// for more members.
 pub(super) async fn find(sources: &Sources, client: &Client, scope: &str) -> Result<Cluster, Failure> {
-    if sources.restapi_addrs.is_empty() {
+    if sources.restapi_addrs.is_empty() && sources.partner_addrs.is_empty() {
         return Err(Failure::because(nowhere_to_ask(sources)));
     }
-    let mut asked: FuturesUnordered<_> = sources
-        .restapi_addrs
-        .iter()
-        .map(|addr| async move { (addr, read(client, addr, scope).await) })
-        .collect();
-    let mut best: Option<Cluster> = None;
-    let mut refusals = Vec::new();
-    loop {
-        let next = match &best {
-            None => asked.next().await,
-            Some(_) => tokio::time::timeout(SECOND_OPINION, asked.next()).await.ok().flatten(),
-        };
-        match next {
-            Some((_, Ok(cluster))) => {
-                if best.as_ref().is_none_or(|known| known.insight() < cluster.insight()) {
-                    best = Some(cluster);
-                }
-            }
-            Some((addr, Err(why))) => refusals.push(format!("{addr}: {why}")),
-            None => break,
-        }
+    let mut search = Search { client, scope, best: None, refusals: Vec::new() };
+    search.ask(&sources.restapi_addrs).await;
+    if search.best.as_ref().is_none_or(|best| best.pgherd.raft_leader.is_none()) {
+        let more = search.ask_peers(&sources.partner_addrs).await;
+        let new: Vec<String> =
+            more.into_iter().filter(|addr| !sources.restapi_addrs.contains(addr)).collect();
+        search.ask(&new).await;
     }
-    refusals.sort();
-    best.ok_or_else(|| {
-        let tried = refusals.join("\n  ");
+    search.refusals.sort();
+    search.best.ok_or_else(|| {
+        let tried = search.refusals.join("\n  ");
         Failure::because(format!("no member of {scope} answers. Tried:\n  {tried}"))
     })
+}
+
+/// What was heard so far.
+struct Search<'a> {
+    client: &'a Client,
+    scope: &'a str,
+    best: Option<Cluster>,
+    refusals: Vec<String>,
+}
+
+impl Search<'_> {
+    /// Asks REST APIs.
+    async fn ask(&mut self, addresses: &[String]) {
+        let (client, scope) = (self.client, self.scope);
+        let mut asked: FuturesUnordered<_> =
+            addresses.iter().map(|addr| async move { (addr, read(client, addr, scope).await) }).collect();
+        loop {
+            let next = match &self.best {
+                None => asked.next().await,
+                Some(_) => tokio::time::timeout(SECOND_OPINION, asked.next()).await.ok().flatten(),
+            };
+            match next {
+                Some((_, Ok(cluster))) => {
+                    if self.best.as_ref().is_none_or(|known| known.insight() < cluster.insight()) {
+                        self.best = Some(cluster);
+                    }
+                }
+                Some((addr, Err(why))) => self.refusals.push(format!("{addr}: {why}")),
+                None => return,
+            }
+        }
+    }
+
+    /// Asks peers' ports for the REST addresses of the members.
+    async fn ask_peers(&mut self, addresses: &[String]) -> BTreeSet<String> {
+        let scope = self.scope;
+        let mut asked: FuturesUnordered<_> = addresses
+            .iter()
+            .map(|addr| async move { (addr, ask_members(scope, addr, PEER_PATIENCE).await) })
+            .collect();
+        let mut found = BTreeSet::new();
+        while let Some((addr, answer)) = asked.next().await {
+            match answer {
+                Ok(members) => found.extend(
+                    members
+                        .iter()
+                        .filter_map(|member| rest_addr(member.api_url.as_deref()?).map(str::to_owned)),
+                ),
+                Err(why) => self.refusals.push(format!("{addr} (peers' port): {why}")),
+            }
+        }
+        found
+    }
 }
 
 async fn read(client: &Client, addr: &str, scope: &str) -> Result<Cluster, String> {
@@ -175,15 +223,10 @@ async fn read(client: &Client, addr: &str, scope: &str) -> Result<Cluster, Strin
 
 fn nowhere_to_ask(sources: &Sources) -> String {
     let file = match &sources.file {
-        Some(path) => format!("{} names no REST address", path.display()),
+        Some(path) => format!("{} names no address of a member", path.display()),
         None => "there is no configuration".to_owned(),
     };
-    let partners = if sources.partner_addrs.is_empty() {
-        String::new()
-    } else {
-        format!(" (the peers' ports {} do not answer this tool)", sources.partner_addrs.join(", "))
-    };
     format!(
-        "{file}{partners}: give a node's configuration or one with ctl.restapi_addrs (-c FILE), or -d HOST:PORT of a member's REST API"
+        "{file}: give a node's configuration or one with ctl.restapi_addrs (-c FILE), or -d HOST:PORT of a member's REST API"
     )
 }

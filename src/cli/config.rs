@@ -14,7 +14,7 @@ pub(super) struct Sources {
     pub(super) scope: Option<String>,
     /// `host:port` of REST APIs, in the order in which they were found.
     pub(super) restapi_addrs: Vec<String>,
-    /// `host:port` of peers' ports, which know the members but do not answer this tool.
+    /// `host:port` of peers' ports, which know the members' REST addresses.
     pub(super) partner_addrs: Vec<String>,
     /// The file that was read, for messages.
     pub(super) file: Option<PathBuf>,

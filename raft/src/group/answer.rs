@@ -10,7 +10,7 @@ use tonic::codegen::BoxFuture;
 
 use super::admission::{self, JoinRequest};
 use super::node::Node;
-use super::{founder, propose};
+use super::{directory, founder, propose};
 use crate::clock;
 use crate::founding::PromiseRequest;
 use crate::lease::{CloseRequest, Renewal};
@@ -45,7 +45,7 @@ fn admit(node: &Node, kind: Kind, envelope: &Envelope) -> Result<(), Status> {
         )));
     }
     let own = node.identity.group().map_or(0, |group| group.0);
-    let strangers_may = matches!(kind, Kind::Probe | Kind::Promise | Kind::Join);
+    let strangers_may = matches!(kind, Kind::Probe | Kind::Promise | Kind::Join | Kind::Members);
     if strangers_may && (own == 0 || envelope.group == 0) || own == envelope.group && own != 0 {
         return Ok(());
     }
@@ -120,6 +120,7 @@ async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<byt
             let request: PromiseRequest = decode(payload)?;
             reply(founder::promise(node, &request).await)
         }
+        Kind::Members => reply(Ok(directory::members(node))),
         Kind::Join => {
             let request: JoinRequest = decode(payload)?;
             reply(Ok(Box::pin(admission::admit(node, &request)).await))

@@ -6,6 +6,7 @@
 mod admission;
 mod answer;
 mod belong;
+mod directory;
 mod follow;
 mod founder;
 mod identity;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use directory::ask_members;
 pub use view::{
     CallError, GroupConfig, GroupView, LeaveOutcome, Phase, Proposed, RaftView, ReadError, ReceivedReport,
     StartError, StoreFailed, Timing,

@@ -158,6 +158,9 @@ async fn one_member_founds_alone_and_licenses_itself() {
     assert_eq!(licence.epoch, Epoch(1));
     assert!(licence.deadline > clock::now());
     assert_eq!(one.group.read().await.expect("reads").lease.holder(), Some(one.group.id()));
+    let known = ask_members("demo", &one.addr(), LIMIT).await.expect("an answer to a stranger");
+    assert_eq!(known, [member("node0", &one.addr())]);
+    assert!(matches!(ask_members("other", &one.addr(), LIMIT).await, Err(CallError::Refused { .. })));
     renewer.shutdown();
     one.stop().await;
 }

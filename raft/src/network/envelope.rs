@@ -93,6 +93,8 @@ kinds! {
     Promise = 31,
     /// To the Raft leader: let me in, or take note of my new addresses and tags.
     Join = 32,
+    /// To any member, from anybody: who belongs to the cluster?
+    Members = 33,
 }
 
 /// A payload.
