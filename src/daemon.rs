@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use crate::agent::{Agent, Ended, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot};
 use crate::api::{self, ApiState};
-use crate::config::Config;
+use crate::config::{BootstrapMethod, Config};
 use crate::postgres::{Postgres, Postmaster};
 
 /// How long a clean stop tries to give the vote back.
@@ -29,6 +29,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let member = member(&config)?;
+    refuse_custom_bootstrap(&config)?;
     ensure_data_dir(&config.postgresql.data_dir)?;
     let guard = Arc::new(GuardSlot::default());
     let renewer = Arc::new(RenewerSlot::default());
@@ -106,6 +107,18 @@ fn incarnation() -> anyhow::Result<Incarnation> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .context("cannot get random bytes from the system")?;
     Ok(Incarnation(u64::from_ne_bytes(bytes)))
+}
+
+/// A cluster that was to come from a backup must not be founded empty.
+fn refuse_custom_bootstrap(config: &Config) -> anyhow::Result<()> {
+    match config.bootstrap.as_ref().map(|bootstrap| &bootstrap.method) {
+        Some(BootstrapMethod::Custom { name, .. }) => bail!(
+            "bootstrap.method: {name} is not supported by this version: remove it to let initdb make the cluster, or \
+             fill {} before the first start",
+            config.postgresql.data_dir.display()
+        ),
+        Some(BootstrapMethod::Initdb) | None => Ok(()),
+    }
 }
 
 /// The guard names its page by the canonical path, so the directory must be there before the first initdb or copy.
