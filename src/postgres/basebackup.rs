@@ -68,10 +68,23 @@ impl Postgres {
         .await
     }
 
-    /// Deletes what was put aside.
+    /// Gives up what was put aside. The removal, which may take long, goes on in the background.
     pub(super) async fn discard_old_data(&self) -> Result<(), PgError> {
         let layout = self.layout();
-        blocking(move || directory::discard_asides(&layout)).await
+        blocking(move || directory::discard_asides(&layout)).await?;
+        self.remove_discarded_in_background();
+        Ok(())
+    }
+
+    /// Also after an interruption: what was given up needs room and is of no use.
+    pub(super) fn remove_discarded_in_background(&self) {
+        let layout = self.layout();
+        self.in_background(async move {
+            let removed = blocking(move || directory::remove_discarded(&layout)).await;
+            if let Err(error) = removed {
+                tracing::warn!("data which was given up is still there: {}", error.in_full());
+            }
+        });
     }
 }
 

@@ -12,6 +12,10 @@ use super::error::PgError;
 use super::files;
 use super::layout::{Layout, Marker, is_own_name};
 
+/// Tablespaces which were put aside have this in their name.
+const LINKED: &str = ".pgherd-before-clone.";
+/// More names than this are not tried for one.
+const MOST_LINKED: u32 = 100;
 /// PostgreSQL starts only when nobody else may read the data directory.
 const PRIVATE: u32 = 0o700;
 
@@ -69,6 +73,7 @@ pub(super) fn put_aside(layout: &Layout) -> Result<(), PgError> {
     if let Some(Marker::PuttingAside(name)) = layout.marker()? {
         return move_inside(layout, &layout.in_data(&name));
     }
+    put_linked_aside(&layout.data_dir)?;
     let aside = room_aside(layout, Layout::next_aside)?;
     match fs::rename(&layout.data_dir, &aside) {
         Ok(()) => files::sync_parent(&layout.data_dir).map_err(PgError::file("put aside", &layout.data_dir)),
@@ -89,9 +94,14 @@ pub(super) fn put_aside(layout: &Layout) -> Result<(), PgError> {
     }
 }
 
-/// Deletes everything which was put aside.
+/// Gives what was put aside up: renamed at once, to be removed by [`remove_discarded`].
 pub(super) fn discard_asides(layout: &Layout) -> Result<(), PgError> {
-    layout.asides().iter().try_for_each(|aside| remove_tree(aside))
+    layout.asides().iter().try_for_each(|aside| files::rename(aside, &layout.next_discarded(aside)))
+}
+
+/// Removes what was given up.
+pub(super) fn remove_discarded(layout: &Layout) -> Result<(), PgError> {
+    layout.discarded().iter().try_for_each(|path| remove_aside(path))
 }
 
 /// A free place; when there is none, the oldest data makes room.
@@ -101,9 +111,74 @@ fn room_aside(layout: &Layout, next: impl Fn(&Layout) -> PathBuf) -> Result<Path
         return Ok(place);
     }
     let oldest = place.with_extension("1");
-    remove_tree(&oldest)?;
+    remove_aside(&oldest)?;
     files::rename(&place, &oldest)?;
     Ok(place)
+}
+
+/// Tablespaces and a `pg_wal` elsewhere are put aside where they are, because the new copy wants the same places.
+fn put_linked_aside(data_dir: &Path) -> Result<(), PgError> {
+    for link in links(data_dir)? {
+        let place = fs::read_link(&link).map_err(PgError::file("read the link", &link))?;
+        if is_linked_aside(&place) {
+            continue;
+        }
+        let aside = linked_aside(&place);
+        match fs::rename(&place, &aside) {
+            Ok(()) => {}
+            // As after an interruption between the two steps.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(PgError::Refused(format!(
+                    "{} must be put aside for a new copy of the data directory, but cannot be renamed ({error}): \
+                     give PostgreSQL's user a directory below its mount point, or move its content away",
+                    place.display()
+                )));
+            }
+        }
+        let relink = fs::remove_file(&link).and_then(|()| std::os::unix::fs::symlink(&aside, &link));
+        relink.map_err(PgError::file("change the link", &link))?;
+    }
+    Ok(())
+}
+
+/// The links of a data directory to places outside.
+fn links(data_dir: &Path) -> Result<Vec<PathBuf>, PgError> {
+    let mut links = entries(&data_dir.join("pg_tblspc"))?;
+    links.push(data_dir.join("pg_wal"));
+    links.retain(|link| link.is_symlink());
+    Ok(links)
+}
+
+fn is_linked_aside(place: &Path) -> bool {
+    place.file_name().is_some_and(|name| name.to_string_lossy().contains(LINKED))
+}
+
+/// A free name beside a linked directory; the last one taken when the directory itself is gone already.
+fn linked_aside(place: &Path) -> PathBuf {
+    let named = |number: u32| {
+        let mut name = place.as_os_str().to_owned();
+        name.push(format!("{LINKED}{number}"));
+        PathBuf::from(name)
+    };
+    let mut number = 1;
+    while named(number).symlink_metadata().is_ok() && number < MOST_LINKED {
+        number += 1;
+    }
+    let is_gone = place.symlink_metadata().is_err();
+    if is_gone && number > 1 { named(number - 1) } else { named(number) }
+}
+
+/// Removes put aside data with the linked directories which were put aside for it.
+fn remove_aside(aside: &Path) -> Result<(), PgError> {
+    for link in links(aside)? {
+        if let Ok(place) = fs::read_link(&link)
+            && is_linked_aside(&place)
+        {
+            remove_tree(&place)?;
+        }
+    }
+    remove_tree(aside)
 }
 
 fn move_inside(layout: &Layout, aside: &Path) -> Result<(), PgError> {
@@ -126,14 +201,9 @@ fn move_content(from: &Path, to: &Path, is_moved: impl Fn(&Path) -> bool) -> Res
     Ok(())
 }
 
-/// `pg_wal` and tablespaches may lie elsewhere, behind links which the interrupted program made.
+/// `pg_wal` and tablespaces may lie elsewhere, behind links which the interrupted program made.
 fn empty_linked(data_dir: &Path) -> Result<(), PgError> {
-    let tablespaces = data_dir.join("pg_tblspc");
-    let mut links = vec![data_dir.join("pg_wal")];
-    if tablespaces.is_dir() {
-        links.extend(entries(&tablespaces)?);
-    }
-    for link in links.into_iter().filter(|link| link.is_symlink() && link.is_dir()) {
+    for link in links(data_dir)?.into_iter().filter(|link| link.is_dir()) {
         entries(&link)?.iter().try_for_each(|path| remove_tree(path))?;
     }
     Ok(())
@@ -193,6 +263,33 @@ mod tests {
         assert_eq!(names, ["two", "three"]);
         discard_asides(&layout).expect("discarded");
         assert!(layout.asides().is_empty());
+        assert_eq!(layout.discarded().len(), 2);
+        remove_discarded(&layout).expect("removed");
+        assert_eq!(fs::read_dir(root.path()).expect("list").count(), 0);
+    }
+
+    #[test]
+    fn tablespaces_are_put_aside_and_removed_with_their_data() {
+        let root = tempfile::tempdir().expect("directory");
+        let space = root.path().join("space");
+        for generation in ["one", "two"] {
+            let layout = filled(root.path());
+            fs::create_dir(&space).expect("directory");
+            fs::write(space.join("name"), generation).expect("file");
+            fs::create_dir(layout.in_data("pg_tblspc")).expect("directory");
+            let link = layout.in_data("pg_tblspc/16384");
+            std::os::unix::fs::symlink(&space, &link).expect("link");
+            put_aside(&layout).expect("aside");
+            assert!(!space.exists());
+        }
+        let layout = Layout::of(&Settings::new("s", "m", &root.path().join("data"), 1));
+        for (aside, generation) in layout.asides().iter().zip(["one", "two"]) {
+            let name = fs::read_to_string(aside.join("pg_tblspc/16384/name")).expect("name");
+            assert_eq!(name, generation);
+        }
+        discard_asides(&layout).expect("discarded");
+        remove_discarded(&layout).expect("removed");
+        assert_eq!(fs::read_dir(root.path()).expect("list").count(), 0);
     }
 
     #[test]

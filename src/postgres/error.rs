@@ -9,13 +9,13 @@ use super::tool::ToolError;
 #[derive(Debug, thiserror::Error)]
 pub enum PgError {
     /// One of PostgreSQL's programs is missing.
-    #[error("{0}")]
+    #[error(transparent)]
     Programs(#[from] super::programs::ProgramsError),
     /// A program of PostgreSQL failed.
     #[error(transparent)]
     Tool(#[from] ToolError),
     /// A file could not be read or written.
-    #[error("cannot {operation} {path}: {source}")]
+    #[error("cannot {operation} {path}")]
     File {
         /// What was tried.
         operation: &'static str,
@@ -25,7 +25,7 @@ pub enum PgError {
         source: std::io::Error,
     },
     /// The parent of the postmaster refused.
-    #[error("{operation}: {source}")]
+    #[error("{operation}")]
     Postmaster {
         /// What was tried.
         operation: &'static str,
@@ -62,6 +62,17 @@ pub enum PgError {
 }
 
 impl PgError {
+    /// The error with its causes in one line.
+    pub(super) fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(next) = cause {
+            text = format!("{text}: {next}");
+            cause = next.source();
+        }
+        text
+    }
+
     pub(super) fn file(
         operation: &'static str,
         path: impl Into<PathBuf>,

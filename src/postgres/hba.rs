@@ -10,9 +10,16 @@ fn field(name: &str) -> String {
     format!("\"{}\"", name.replace('"', ""))
 }
 
-/// The content of `pg_hba.conf`: the configuration's lines alone, or safe default lines.
+/// The content of `pg_hba.conf`: the configuration's lines, or safe default lines. Where pgherd itself comes through
+/// the local socket and no line of the configuration is about it, one for the superuser is put before them.
 pub(super) fn render(settings: &Settings) -> String {
-    let lines = if settings.pg_hba.is_empty() { default_lines(settings) } else { settings.pg_hba.clone() };
+    let mut lines =
+        if settings.pg_hba.is_empty() { default_lines(settings) } else { settings.pg_hba.clone() };
+    let needs_local = settings.use_unix_socket || settings.superuser.password.is_none();
+    if needs_local && !lines.iter().any(|line| line.trim_start().starts_with("local")) {
+        let superuser = field(&settings.superuser.username);
+        lines.insert(0, format!("local all {superuser} {}", local_method(settings)));
+    }
     lines.iter().fold(HEADER.to_owned(), |text, line| text + line + "\n")
 }
 
@@ -83,6 +90,11 @@ mod tests {
         settings.pg_hba = vec!["local all all trust".to_owned()];
         assert_eq!(render(&settings), format!("{HEADER}local all all trust\n"));
         assert!(!render_for_bootstrap(&settings).contains("trust"));
+        settings.pg_hba = vec!["host all all samenet md5".to_owned()];
+        assert_eq!(render(&settings), format!("{HEADER}host all all samenet md5\n"));
+        settings.superuser.password = None;
+        let own = "local all \"postgres\" peer\n";
+        assert_eq!(render(&settings), format!("{HEADER}{own}host all all samenet md5\n"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ fn parse_line(line: &str) -> Option<TimelineSwitch> {
     if line.starts_with('#') {
         return None;
     }
-    let mut fields = line.splitn(3, |c: char| c == '\t' || c == ' ');
+    let mut fields = line.splitn(3, ['\t', ' ']);
     let timeline = TimelineId(fields.next()?.parse().ok()?);
     let lsn: Lsn = fields.next()?.trim().parse().ok()?;
     let reason = fields.next().unwrap_or_default().trim().to_owned();

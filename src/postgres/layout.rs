@@ -18,6 +18,8 @@ use crate::ha::DataDir;
 const INSIDE: &str = "pgsql_tmp.pgherd-";
 /// As many names are shown of a directory that is no data directory.
 const SHOWN_NAMES: usize = 5;
+/// As many given up data directories may wait for their removal.
+const MOST_DISCARDED: usize = 8;
 /// How many earlier data directories are kept.
 pub(super) const KEPT_ASIDE: usize = 2;
 
@@ -88,6 +90,31 @@ impl Layout {
         beside.chain(inside).filter(|path| path.symlink_metadata().is_ok()).collect()
     }
 
+    /// What was given up and is being removed.
+    pub(super) fn discarded(&self) -> Vec<PathBuf> {
+        let parent = self.data_dir.parent().unwrap_or(Path::new("/"));
+        let beside = (1..=MOST_DISCARDED).map(|i| self.named(parent, &format!(".pgherd-discarded.{i}")));
+        let inside = (1..=MOST_DISCARDED).map(|i| self.in_data(&format!("{INSIDE}discarded.{i}")));
+        beside.chain(inside).filter(|path| path.symlink_metadata().is_ok()).collect()
+    }
+
+    /// Where data goes that is given up: in the same directory, so that renaming is enough.
+    pub(super) fn next_discarded(&self, aside: &Path) -> PathBuf {
+        let is_inside = aside.parent() == Some(&self.data_dir);
+        let parent = self.data_dir.parent().unwrap_or(Path::new("/"));
+        let path = |i| match is_inside {
+            true => self.in_data(&format!("{INSIDE}discarded.{i}")),
+            false => self.named(parent, &format!(".pgherd-discarded.{i}")),
+        };
+        let free = (1..=MOST_DISCARDED).map(&path).find(|path| path.symlink_metadata().is_err());
+        free.unwrap_or_else(|| path(MOST_DISCARDED))
+    }
+
+    /// Where the WAL is kept which a rewind takes away.
+    pub(super) fn diverged_wal(&self) -> PathBuf {
+        self.named(&self.state_dir, ".pgherd-diverged-wal")
+    }
+
     /// The path for the next data to put aside, beside the data directory.
     pub(super) fn next_aside(&self) -> PathBuf {
         let parent = self.data_dir.parent().unwrap_or(Path::new("/"));
@@ -153,7 +180,7 @@ impl Layout {
         match self.marker() {
             Ok(Some(Marker::Filling(_) | Marker::PuttingAside(_))) => return DataDir::Incomplete,
             Ok(Some(Marker::Rewinding | Marker::Copied) | None) => {}
-            Err(error) => return DataDir::Foreign(error.to_string()),
+            Err(error) => return DataDir::Foreign(error.in_full()),
         }
         if self.in_data("global/pg_control").is_file() && self.major().is_some() {
             return DataDir::Initialised {

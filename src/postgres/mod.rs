@@ -9,6 +9,7 @@ mod basebackup;
 mod conf;
 mod control_data;
 mod directory;
+mod diverged;
 mod error;
 mod files;
 mod hba;
@@ -65,7 +66,7 @@ struct Inner {
     /// The kept connection.
     session: Mutex<Option<Arc<Session>>>,
     cache: Mutex<Cache>,
-    /// Work which nobody waits for: the checkpoint after a promotion.
+    /// Work which nobody waits for: the checkpoint after a promotion, the removal of old data.
     background: Mutex<JoinSet<()>>,
 }
 
@@ -189,6 +190,13 @@ impl Postgres {
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Option<Arc<Session>>> {
         self.inner.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts work which nobody waits for; it ends with the handle.
+    fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut background = self.inner.background.lock().unwrap_or_else(PoisonError::into_inner);
+        while background.try_join_next().is_some() {}
+        background.spawn(work);
     }
 
     fn forget_session(&self) {

@@ -121,9 +121,10 @@ impl Postgres {
             return Fact::Unknown("PostgreSQL is not running".to_owned());
         };
         let seen = self.cache().seen_timeline.filter(|(of, _)| *of == pid).map(|(_, timeline)| timeline);
+        let wal = self.layout().in_data("pg_wal");
         let ask = async {
             let session = self.session().await?;
-            let answer = server::ask(&session, limit, seen).await;
+            let answer = server::ask(&session, limit, seen, &wal).await;
             Ok((Arc::clone(&session), answer))
         };
         let late = QueryError::Late { statement: "its state", millis: limit.as_millis() };
@@ -140,7 +141,7 @@ impl Postgres {
             Err(error) => {
                 let is_late = matches!(error, super::PgError::Query(QueryError::Late { .. }));
                 self.note_failure(is_late, session.is_some_and(|session| session.is_closed()));
-                Fact::Unknown(error.to_string())
+                Fact::Unknown(error.in_full())
             }
         }
     }
@@ -192,7 +193,7 @@ impl Postgres {
                 self.cache().control = Some((stamp, control.clone(), now));
                 Fact::fresh(control)
             }
-            Err(error) => Fact::Unknown(error.to_string()),
+            Err(error) => Fact::Unknown(error.in_full()),
         }
     }
 

@@ -43,6 +43,7 @@ impl Postgres {
         let mut log_offset = None;
         if !self.is_running() {
             self.await_stopped().await?;
+            self.remove_discarded_in_background();
             if access == Access::Usual {
                 refuse_unfinished(&self.layout())?;
             }

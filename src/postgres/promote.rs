@@ -25,7 +25,7 @@ impl Postgres {
                 match self.ask_for_promotion().await {
                     Ok(true) => return,
                     Ok(false) => promoted = true,
-                    Err(error) => tracing::debug!("the promotion is asked for again: {error}"),
+                    Err(error) => tracing::debug!("the promotion is asked for again: {}", error.in_full()),
                 }
                 sleep(ASK_AGAIN).await;
             }
@@ -64,13 +64,11 @@ impl Postgres {
     /// this server.
     fn checkpoint_in_background(&self) {
         let this = self.clone();
-        let mut background = self.inner.background.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        while background.try_join_next().is_some() {}
-        background.spawn(async move {
+        self.in_background(async move {
             let checkpoint =
                 async { Ok::<_, PgError>(this.connect().await?.checkpoint(CHECKPOINT_LIMIT).await?) };
             if let Err(error) = checkpoint.await {
-                tracing::warn!("the checkpoint after the promotion was not made: {error}");
+                tracing::warn!("the checkpoint after the promotion was not made: {}", error.in_full());
             }
         });
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pgherd_raft::model::PostgresAddr;
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::settings::{Credentials, Settings};
 
@@ -176,11 +176,7 @@ impl Session {
             .await
             .map_err(|_| QueryError::Late { statement, millis: limit.as_millis() })?
             .map_err(|error| QueryError::Server { statement, reason: reason_of(&error) })?;
-        let first = messages.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row.get(0).map(str::to_owned)),
-            _ => None,
-        });
-        Ok(first.flatten())
+        Ok(messages.iter().find_map(row).and_then(|row| row.get(0).map(str::to_owned)))
     }
 
     /// All rows' first columns.
@@ -189,11 +185,7 @@ impl Session {
             .await
             .map_err(|_| QueryError::Late { statement, millis: SHORT.as_millis() })?
             .map_err(|error| QueryError::Server { statement, reason: reason_of(&error) })?;
-        let values = messages.iter().filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        });
-        Ok(values.collect())
+        Ok(messages.iter().filter_map(row).filter_map(|row| row.get(0).map(str::to_owned)).collect())
     }
 
     /// Runs statements whose result does not matter.
@@ -218,11 +210,23 @@ impl Session {
         Ok(self.text("pg_control_checkpoint", sql).await?.as_deref() == Some("t"))
     }
 
+    /// The size of a WAL file in the first line, then the history of the timeline on which the server writes.
+    pub(super) async fn history(&self) -> Result<Option<String>, QueryError> {
+        let sql = "SELECT pg_size_bytes(current_setting('wal_segment_size')) || E'\\n' || \
+                   convert_from(pg_read_binary_file('pg_wal/' || \
+                   substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) || '.history'), 'UTF8')";
+        self.text("its timeline history", sql).await
+    }
+
     /// A checkpoint, however long it takes within the limit.
     pub(super) async fn checkpoint(&self, limit: Duration) -> Result<(), QueryError> {
         self.run("checkpoint", "SET statement_timeout = 0").await?;
         self.text_within("checkpoint", "CHECKPOINT", limit).await.map(|_| ())
     }
+}
+
+fn row(message: &SimpleQueryMessage) -> Option<&SimpleQueryRow> {
+    if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None }
 }
 
 fn config(credentials: &Credentials, port: u16, database: &str) -> Config {

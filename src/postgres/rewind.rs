@@ -35,6 +35,7 @@ impl Postgres {
         self.await_checkpoint(source, credentials).await?;
         // pg_rewind runs crash recovery first, which a standby.signal would forbid.
         self.write_all(Role::Primary, Access::Usual).await?;
+        self.keep_diverged_wal(source, credentials).await;
         let here = layout.clone();
         blocking(move || here.mark(&Marker::Rewinding)).await?;
         let passfile = ToolPassfile::new(&layout, credentials)?;
@@ -48,6 +49,11 @@ impl Postgres {
             .env("PGOPTIONS", "-c statement_timeout=0");
         if settings.recovery_parameters.get("restore_command").is_some_and(|command| !command.is_empty()) {
             tool = tool.arg("--restore-target-wal");
+        }
+        // Older versions look for the configuration in the data directory only.
+        if settings.config_dir != settings.data_dir && layout.major().is_some_and(|major| major >= 15) {
+            let conf = layout.in_config("postgresql.conf");
+            tool = tool.arg(format!("--config-file={}", conf.display()));
         }
         let ran = tool.run(None).await;
         drop(passfile);

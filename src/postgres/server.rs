@@ -1,5 +1,6 @@
 //! What the server says of itself, asked in one statement.
 
+use std::path::Path;
 use std::time::Duration;
 
 use pgherd_raft::model::{Lsn, PostgresAddr, TimelineId, WalPosition};
@@ -30,6 +31,7 @@ SELECT json_build_object(
    FROM pg_stat_replication),
  'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'is_active', active,
    'restart', restart_lsn)), '[]') FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary),
+ 'segment_bytes', pg_size_bytes(current_setting('wal_segment_size')),
  'version', current_setting('server_version_num')::int,
  'started_at', pg_postmaster_start_time()::text,
  'primary_conninfo', current_setting('primary_conninfo'))
@@ -50,6 +52,7 @@ struct Answer {
     receiver_processes: u32,
     senders: Vec<SenderRow>,
     slots: Vec<SlotRow>,
+    segment_bytes: u64,
     version: u32,
     started_at: String,
     primary_conninfo: Option<String>,
@@ -91,18 +94,40 @@ pub(super) struct Answered {
     pub(super) primary_conninfo: String,
 }
 
-/// Asks. `seen` is the highest timeline which this postmaster's walreceiver was seen on: the view forgets it with the
+/// Asks. `wal` is the directory of the WAL; `seen` is the highest timeline which this postmaster's walreceiver was seen on: the view forgets it with the
 /// end of the walreceiver, exactly when it is needed.
 pub(super) async fn ask(
     session: &Session,
     limit: Duration,
     seen: Option<TimelineId>,
+    wal: &Path,
 ) -> Result<Answered, QueryError> {
     const NAME: &str = "its state";
     let text = session.text_within(NAME, STATEMENT, limit).await?.unwrap_or_default();
     let answer: Answer = serde_json::from_str(&text)
         .map_err(|error| QueryError::Server { statement: NAME, reason: error.to_string() })?;
+    let is_told = seen.is_some() || !answer.is_in_recovery || answer.receiver.is_some();
+    let seen = if is_told { seen } else { timeline_of_wal(wal, received(&answer), answer.segment_bytes) };
     Ok(interpret(answer, seen))
+}
+
+/// The highest timeline which has a WAL file for a position: what a standby received last, also when neither the
+/// walreceiver nor the control file tells any more.
+fn timeline_of_wal(wal: &Path, at: Lsn, segment_bytes: u64) -> Option<TimelineId> {
+    let segment = at.0.checked_div(segment_bytes)?;
+    let segments_per_id = (1_u64 << 32).checked_div(segment_bytes)?;
+    let suffix =
+        format!("{:08X}{:08X}", segment.checked_div(segments_per_id)?, segment.checked_rem(segments_per_id)?);
+    let names = std::fs::read_dir(wal).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let timelines = names.filter_map(|name| {
+        let timeline = name.strip_suffix(&suffix).filter(|digits| digits.len() == 8)?;
+        u32::from_str_radix(timeline, 16).ok()
+    });
+    timelines.max().map(TimelineId)
+}
+
+fn received(answer: &Answer) -> Lsn {
+    answer.received.unwrap_or_default().max(answer.replayed.unwrap_or_default())
 }
 
 fn interpret(answer: Answer, seen: Option<TimelineId>) -> Answered {
@@ -147,7 +172,7 @@ fn standby_position(answer: &Answer, seen: Option<TimelineId>) -> WalPosition {
     let recorded = TimelineId(answer.checkpoint_timeline.max(answer.recovery_timeline));
     WalPosition {
         timeline: recorded.max(streamed.unwrap_or_default()).max(seen.unwrap_or_default()),
-        lsn: answer.received.unwrap_or_default().max(answer.replayed.unwrap_or_default()),
+        lsn: received(answer),
     }
 }
 
@@ -180,7 +205,7 @@ mod tests {
     const STANDBY: &str = r#"{"is_in_recovery": true, "written": null, "wal_file": null, "received": "0/5000000",
         "replayed": "0/5000060", "replayed_at": null, "replay_paused": false, "checkpoint_timeline": 1,
         "recovery_timeline": 2, "receiver": null, "receiver_processes": 0, "senders": [], "slots": [],
-        "version": 150018, "started_at": "2026-01-01 00:00:00+00", "primary_conninfo": ""}"#;
+        "segment_bytes": 16777216, "version": 150018, "started_at": "2026-01-01 00:00:00+00", "primary_conninfo": ""}"#;
 
     #[test]
     fn a_standby_has_what_it_received_or_replayed_on_the_latest_timeline_seen() {
@@ -194,6 +219,25 @@ mod tests {
         let server = interpret(answer(&streaming), Some(TimelineId(3))).server;
         assert_eq!(server.position.timeline, TimelineId(4));
         assert_eq!(server.receiver.expect("receiver").status, "streaming");
+    }
+
+    #[test]
+    fn the_wal_itself_tells_the_timeline_of_a_position() {
+        let wal = tempfile::tempdir().expect("directory");
+        for name in [
+            "000000010000000100000002",
+            "000000030000000100000002",
+            "000000040000000100000003",
+            "00000003.history",
+            "000000090000000100000002.partial",
+        ] {
+            std::fs::write(wal.path().join(name), "").expect("file");
+        }
+        let at = |lsn: &str| timeline_of_wal(wal.path(), lsn.parse().expect("lsn"), 16 * 1024 * 1024);
+        assert_eq!(at("1/2000060"), Some(TimelineId(3)));
+        assert_eq!(at("1/3000000"), Some(TimelineId(4)));
+        assert_eq!(at("2/3000000"), None);
+        assert_eq!(timeline_of_wal(wal.path(), Lsn(1), 0), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) const QUICK: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {
     /// It could not be started.
-    #[error("cannot run {program}: {source}")]
+    #[error("cannot run {program}")]
     Spawn {
         /// The program.
         program: PathBuf,
@@ -192,10 +192,27 @@ fn leftovers(data_dir: &Path) -> Vec<Pid> {
     pids.filter(is_left).filter_map(Pid::from_raw).collect()
 }
 
-/// Lines joined so that they fit into one line of a log.
+/// Lines joined so that they fit into one line of a log, without the passwords which PostgreSQL shows when a statement
+/// with one fails: `initdb` does.
 pub(super) fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(without_password).collect();
     if lines.is_empty() { "it said nothing".to_owned() } else { lines.join(" | ") }
+}
+
+/// A line up to the literal after the word PASSWORD.
+fn without_password(line: &str) -> String {
+    const WORD: &str = "PASSWORD";
+    let upper = line.to_ascii_uppercase();
+    let ends = upper.match_indices(WORD).map(|(start, word)| start + word.len());
+    let before_literal = |end: &usize| {
+        let rest = upper.get(*end..).unwrap_or_default().trim_start();
+        rest.starts_with('\'') || rest.starts_with("E'")
+    };
+    match ends.into_iter().find(before_literal).and_then(|end| line.get(..end)) {
+        Some(kept) => format!("{kept} ..."),
+        None => line.to_owned(),
+    }
 }
 
 /// Splits a command of the configuration into words as a shell does: quotes and backslashes, nothing else.
@@ -254,6 +271,15 @@ mod tests {
         let tool = Tool::new("/bin/sh").arg("-c").arg("echo cause; echo why >&2; exit 3");
         let error = tool.run(None).await.expect_err("status 3").to_string();
         assert_eq!(error, "sh failed (exit status: 3): why");
+    }
+
+    #[test]
+    fn a_password_in_a_failed_statement_is_not_told() {
+        let said = "FATAL: role\nSTATEMENT:  ALTER USER \"x\" WITH PASSWORD E'it''s \\\\ secret';\nend";
+        assert_eq!(one_line(said), "FATAL: role | STATEMENT:  ALTER USER \"x\" WITH PASSWORD ... | end");
+        let harmless = "password authentication failed for user \"password\"";
+        assert_eq!(one_line(harmless), harmless);
+        assert_eq!(one_line("alter role x password  'y'"), "alter role x password ...");
     }
 
     #[tokio::test]

@@ -122,14 +122,14 @@ impl Node {
 
     pub(crate) async fn perform(&self, action: PgAction) {
         self.try_perform(action.clone()).await.unwrap_or_else(|error| {
-            panic!("{}: {action:?}: {error}\n{}", self.name, self.log());
+            panic!("{}: {action:?}: {error}\n{}", self.name, self.log_tail());
         });
     }
 
     pub(crate) async fn try_perform(&self, action: PgAction) -> Result<(), PgError> {
         tokio::time::timeout(PATIENCE, self.postgres.perform(&action))
             .await
-            .unwrap_or_else(|_| panic!("{}: {action:?} is late\n{}", self.name, self.log()))
+            .unwrap_or_else(|_| panic!("{}: {action:?} is late\n{}", self.name, self.log_tail()))
     }
 
     pub(crate) async fn stop(&self, mode: StopMode) {
@@ -171,7 +171,7 @@ impl Node {
             Ok(facts) => facts,
             Err(_) => {
                 let facts = self.observe().await;
-                panic!("{}: waited in vain for {what}: {facts:#?}\n{}", self.name, self.log())
+                panic!("{}: waited in vain for {what}: {facts:#?}\n{}", self.name, self.log_tail())
             }
         }
     }
@@ -187,7 +187,11 @@ impl Node {
 
     pub(crate) async fn try_sql(&self, sql: &str) -> Result<Option<String>, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
-        config.host("127.0.0.1").port(self.settings.port).user("postgres").dbname("postgres");
+        config
+            .host("127.0.0.1")
+            .port(self.settings.port)
+            .user(&self.settings.superuser.username)
+            .dbname("postgres");
         if let Some(password) = &self.settings.superuser.password {
             config.password(password.expose());
         }
@@ -195,9 +199,9 @@ impl Node {
         let mut driver = tokio::task::JoinSet::new();
         driver.spawn(connection);
         let messages = client.simple_query(sql).await?;
-        Ok(messages.iter().find_map(|message| match message {
-            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
+        Ok(messages.iter().find_map(|message| {
+            let tokio_postgres::SimpleQueryMessage::Row(row) = message else { return None };
+            row.get(0).map(str::to_owned)
         }))
     }
 
@@ -208,11 +212,17 @@ impl Node {
             }
         };
         let waited = tokio::time::timeout(PATIENCE, waiting).await;
-        assert!(waited.is_ok(), "{}: {sql} never was {expected}\n{}", self.name, self.log());
+        assert!(waited.is_ok(), "{}: {sql} never was {expected}\n{}", self.name, self.log_tail());
     }
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.settings.log_file).unwrap_or_default()
+    }
+
+    /// The end of it, for a failure's message.
+    fn log_tail(&self) -> String {
+        let lines: Vec<String> = self.log().lines().map(str::to_owned).collect();
+        lines.split_at(lines.len().saturating_sub(40)).1.join("\n")
     }
 }
 

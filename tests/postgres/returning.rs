@@ -1,0 +1,130 @@
+//! The way back of a former primary: rewind, or a new copy beside the old data.
+
+use pgherd::ha::{ControlState, DataDir, PgAction, StopMode, Upstream};
+use pgherd_raft::model::PostgresAddr;
+
+use crate::harness::{Cluster, Node, unprivileged};
+use crate::replication::pair;
+
+/// A former primary that crashed with a row of its own, and the new primary.
+async fn diverged(cluster: &Cluster) -> (Node, Node) {
+    let (one, two) = pair(cluster).await;
+    two.perform(PgAction::Follow { upstream: None }).await;
+    two.wait("no walreceiver", |facts| {
+        facts.server.of_any_age().is_some_and(|server| server.receiver.is_none())
+    })
+    .await;
+    one.sql("INSERT INTO t VALUES (-1)").await;
+    one.postmaster.kill_all();
+    two.perform(PgAction::Promote).await;
+    two.sql("INSERT INTO t VALUES (2)").await;
+    let control = one.observe().await.control.of_any_age().expect("control data").clone();
+    assert_eq!(control.state, ControlState::InProduction);
+    (one, two)
+}
+
+async fn assert_back(one: &Node, two: &Node) {
+    two.perform(PgAction::EnsureSlots { names: ["one".to_owned()].into() }).await;
+    one.follow_and_start(two).await;
+    one.wait_until_streaming().await;
+    two.sql("INSERT INTO t VALUES (3)").await;
+    one.wait_for_sql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t", "1,2,3").await;
+    assert_eq!(one.server().await.position.timeline.0, 2);
+}
+
+fn nowhere() -> Upstream {
+    // The discard port: nobody listens there.
+    Upstream { name: "nowhere".to_owned(), addr: PostgresAddr { host: "127.0.0.1".to_owned(), port: 9 } }
+}
+
+#[test]
+fn a_diverged_primary_is_rewound() {
+    unprivileged("returning::a_diverged_primary_is_rewound", async |cluster| {
+        let (one, two) = diverged(&cluster).await;
+        let error = one.try_perform(PgAction::Rewind { source: nowhere() }).await.expect_err("nobody there");
+        assert!(error.to_string().contains("cannot connect"), "{error}");
+        one.perform(PgAction::Rewind { source: two.upstream() }).await;
+        assert_back(&one, &two).await;
+        let kept = cluster.path().join("one.pgherd-diverged-wal");
+        let kept =
+            std::fs::read_dir(&kept).expect("kept WAL").next().expect("one divergence").expect("entry");
+        let files = std::fs::read_dir(kept.path()).expect("list").count();
+        assert!(files > 0, "the WAL which only this node had is kept");
+    });
+}
+
+#[test]
+fn a_rewind_that_was_interrupted_needs_a_new_copy() {
+    unprivileged("returning::a_rewind_that_was_interrupted_needs_a_new_copy", async |cluster| {
+        let (one, two) = diverged(&cluster).await;
+        std::fs::write(cluster.path().join("one.pgherd-state"), "rewinding\n").expect("marker");
+        for action in [
+            PgAction::Rewind { source: two.upstream() },
+            PgAction::StartStandby { upstream: Some(two.upstream()) },
+            PgAction::StartPrimary,
+        ] {
+            let error = one.try_perform(action).await.expect_err("refused").to_string();
+            assert!(error.contains("needs a new copy"), "{error}");
+        }
+        one.clone_from(&two).await;
+        assert_back(&one, &two).await;
+    });
+}
+
+#[test]
+fn old_data_is_kept_until_the_new_copy_streams() {
+    unprivileged("returning::old_data_is_kept_until_the_new_copy_streams", async |cluster| {
+        let (one, two) = diverged(&cluster).await;
+        let aside = cluster.path().join("one.pgherd-before-clone.1");
+        one.try_perform(PgAction::Clone { source: nowhere() }).await.expect_err("nobody there");
+        assert!(aside.join("PG_VERSION").is_file());
+        assert_eq!(one.observe().await.data_dir, DataDir::Incomplete);
+        // A copy which never streamed is not worth keeping, the first data is.
+        one.clone_from(&two).await;
+        one.clone_from(&two).await;
+        assert!(!cluster.path().join("one.pgherd-before-clone.2").exists());
+        assert!(aside.join("PG_VERSION").is_file());
+        assert!(one.observe().await.has_old_data);
+        assert_back(&one, &two).await;
+        one.perform(PgAction::DiscardOldData).await;
+        let facts = one
+            .wait("the old data to be gone", |_| {
+                !std::fs::read_dir(cluster.path()).expect("list").any(|entry| {
+                    let name = entry.expect("entry").file_name().to_string_lossy().into_owned();
+                    name.contains("before-clone") || name.contains("discarded")
+                })
+            })
+            .await;
+        assert!(!facts.has_old_data);
+        // From here on this copy is data of its own.
+        one.stop(StopMode::Fast).await;
+        one.clone_from(&two).await;
+        assert!(aside.join("PG_VERSION").is_file());
+    });
+}
+
+#[test]
+fn tablespaces_are_copied_again() {
+    unprivileged("returning::tablespaces_are_copied_again", async |cluster| {
+        let place = cluster.path().join("space");
+        let other = cluster.path().join("space-of-two");
+        std::fs::create_dir(&place).expect("directory");
+        let one = cluster.node("one", |_| ());
+        let two = cluster.node("two", |settings| {
+            let mapping = format!("{}={}", place.display(), other.display());
+            settings.basebackup = vec![("tablespace-mapping".to_owned(), Some(mapping))];
+        });
+        one.perform(PgAction::Bootstrap).await;
+        one.sql(&format!("CREATE TABLESPACE s LOCATION '{}'", place.display())).await;
+        one.sql("CREATE TABLE t TABLESPACE s AS SELECT 7 AS i").await;
+        for _ in 0..2 {
+            two.clone_from(&one).await;
+            two.follow_and_start(&one).await;
+            two.wait_until_streaming().await;
+            two.wait_for_sql("SELECT i FROM t", "7").await;
+            two.stop(StopMode::Fast).await;
+        }
+        let aside = cluster.path().join("space-of-two.pgherd-before-clone.1");
+        assert!(aside.is_dir() && other.is_dir());
+    });
+}
