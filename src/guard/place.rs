@@ -41,7 +41,7 @@ impl Place {
         self.file("sock")
     }
 
-    /// Locked by the guard as long as it lives; never removed, or two could hold it.
+    /// Locked by the guard as long as it lives.
     pub(super) fn lock(&self) -> PathBuf {
         self.file("lock")
     }

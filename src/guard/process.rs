@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -140,6 +140,7 @@ fn prepare(args: impl Iterator<Item = OsString>) -> Result<Guard, String> {
         alone_until: clock::now().saturating_add(nanos(UNATTACHED_LIFE)),
         warnings,
         log,
+        is_unheard: false,
         _lock: lock,
     };
     // A first look before anybody is told that the guard is ready.
@@ -163,19 +164,16 @@ fn last_deadline(place: &Place, identity: &Identity) -> Option<(Nanos, Nanos)> {
 /// be reached by any daemon; it is ended, and its death ends PostgreSQL.
 fn lock(place: &Place) -> Result<File, String> {
     let path = place.lock();
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|error| format!("cannot open {}: {error}", path.display()))?;
+    let open =
+        || OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let patience = clock::now().saturating_add(nanos(LOCK_PATIENCE));
     loop {
         let rivals = rivals(place);
+        let file = open().map_err(|error| format!("cannot open {}: {error}", path.display()))?;
         let is_mine = rivals.is_empty() && flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if is_mine {
+        // A guard that ends removes the file: what was opened before must not be taken for the lock.
+        let is_there = || Ok::<_, io::Error>(file.metadata()?.ino() == fs::metadata(&path)?.ino());
+        if is_mine && is_there().unwrap_or(false) {
             return Ok(file);
         }
         let now = clock::now();
@@ -230,6 +228,8 @@ struct Guard {
     alone_until: Nanos,
     warnings: Vec<String>,
     log: File,
+    /// The log tells of something that no daemon has heard.
+    is_unheard: bool,
     _lock: File,
 }
 
@@ -386,6 +386,7 @@ impl Guard {
         notes.extend(self.supervisor.take_notes());
         for note in notes {
             self.write_log(&note.text, now);
+            self.is_unheard |= note.is_warning && self.attached.is_none();
             if let Some(attached) = &mut self.attached {
                 attached.push(&Push::Note(note));
             }
@@ -412,10 +413,14 @@ impl Guard {
         is_alone && self.supervisor.is_idle() && self.supervisor.is_nothing_left()
     }
 
-    /// Leaves nothing but the lock file and the log.
+    /// Leaves nothing, except for the log when it tells of something that no daemon has heard.
     fn end(&mut self) {
         self.write_log("no server is left and no daemon came: the guard ends", clock::now());
-        fs::remove_file(self.place.page()).ok();
-        fs::remove_file(self.place.socket()).ok();
+        let log = (!self.is_unheard).then(|| self.place.log());
+        // The lock last: until then nobody else can take the place.
+        let files = [Some(self.place.page()), Some(self.place.socket()), log, Some(self.place.lock())];
+        for file in files.into_iter().flatten() {
+            fs::remove_file(file).ok();
+        }
     }
 }
