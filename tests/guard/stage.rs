@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, Weak};
 
 /// Where the programs are which the test uses, for the run as another user.
 const STAGE: &str = "PGHERD_GUARD_TEST_STAGE";
@@ -20,11 +20,19 @@ struct Stage {
 
 /// Runs the test as another user; `None`: this process may run PostgreSQL itself.
 pub(crate) fn as_other_user(test: &str) -> Option<ExitStatus> {
-    static STAGED: OnceLock<Stage> = OnceLock::new();
+    // Removed with the last test that runs; a static value would stay for ever.
+    static STAGED: Mutex<Weak<Stage>> = Mutex::new(Weak::new());
     if !rustix::process::geteuid().is_root() {
         return None;
     }
-    let stage = STAGED.get_or_init(prepare);
+    let stage = {
+        let mut staged = STAGED.lock().expect("no test panics in here");
+        staged.upgrade().unwrap_or_else(|| {
+            let stage = Arc::new(prepare());
+            *staged = Arc::downgrade(&stage);
+            stage
+        })
+    };
     let directory = stage.directory.path();
     let status = Command::new(directory.join("test"))
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
