@@ -37,8 +37,7 @@ impl Workload {
     /// Makes the table and starts a direct writer, and one through the proxy if there is one.
     pub(crate) async fn start(cluster: &Cluster, proxy_port: Option<u16>) -> Result<Self> {
         let primary = cluster.wait_for_primary(super::cluster::HEAL_LIMIT).await?;
-        let port = cluster.node(primary)?.ports.postgresql;
-        let session = Session::open(port).await?;
+        let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql).await?;
         session.client.batch_execute("CREATE TABLE IF NOT EXISTS ledger (id bigint PRIMARY KEY)").await?;
         let mut workload = Self {
             ledger: Ledger::default(),
@@ -86,7 +85,7 @@ impl Workload {
     /// Acknowledged writes which the present primary does not have.
     pub(crate) async fn lost(&self, cluster: &Cluster) -> Result<Vec<i64>> {
         let primary = cluster.wait_for_primary(super::cluster::HEAL_LIMIT).await?;
-        let session = Session::open(cluster.node(primary)?.ports.postgresql).await?;
+        let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql).await?;
         // What is acknowledged later than this is not asked for: taken before the rows are read.
         let promised = self.ledger.missing_from(&HashSet::new());
         let rows =
@@ -109,6 +108,14 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// For the scenario's own questions: a busy machine is no reason to fail.
+    pub(crate) async fn open_patiently(port: u16) -> Result<Self> {
+        wait::until("a connection", super::cluster::HEAL_LIMIT, async || {
+            Self::open(port).await.map_err(|error| format!("{error:#}"))
+        })
+        .await
+    }
+
     pub(crate) async fn open(port: u16) -> Result<Self> {
         let config = Cluster::client(port);
         let (client, connection) = tokio::time::timeout(PATIENCE, config.connect(NoTls))

@@ -99,17 +99,21 @@ fn a_second_daemon_with_the_same_name_is_refused_before_it_has_a_vote() {
 
 #[test]
 fn the_data_directory_of_another_cluster_is_not_touched() {
-    run(Plan::of(2), async |cluster| {
-        let stranger = cluster.node(1)?.data_dir();
-        initdb(cluster, 1)?;
-        let control = fs::read(stranger.join("global/pg_control"))?;
+    run(Plan::of(3), async |cluster| {
         cluster.start_all()?;
-        cluster.wait_for_primary(BRING_UP_LIMIT).await.ok();
-        wait_for_line(cluster, 1, &["system identifier"]).await.or_else(|first| {
-            // Whoever bootstraps first decides whose data is the stranger's.
-            if cluster.node(0)?.log().contains("system identifier") { Ok(String::new()) } else { Err(first) }
-        })?;
-        ensure!(fs::read(stranger.join("global/pg_control"))? == control, "the stranger's data was changed");
+        let primary = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
+        let mistaken = (primary + 1) % cluster.nodes.len();
+        cluster.node_mut(mistaken)?.stop().await?;
+        let data_dir = cluster.node(mistaken)?.data_dir();
+        fs::rename(&data_dir, data_dir.with_extension("old"))?;
+        initdb(cluster, mistaken)?;
+        let control = fs::read(data_dir.join("global/pg_control"))?;
+        refuses(cluster, mistaken, &["system ID mismatch", "data_dir"]).await?;
+        ensure!(
+            fs::read(data_dir.join("global/pg_control"))? == control,
+            "the other cluster's data was changed"
+        );
+        ensure!(cluster.primary().await? == Some(primary), "the cluster was disturbed");
         Ok(())
     });
 }

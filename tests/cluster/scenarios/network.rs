@@ -17,7 +17,7 @@ fn an_isolated_primary_is_silenced_before_another_writes() {
         cluster.start_all()?;
         let old = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
         let mut workload = Workload::start(cluster, None).await?;
-        let session = Session::open(cluster.node(old)?.ports.postgresql).await?;
+        let session = Session::open_patiently(cluster.node(old)?.ports.postgresql).await?;
         let begin = clock::now();
         cluster.links()?.isolate(old, cluster.nodes.len());
         // Its clients are told by the guard, which kills PostgreSQL; another may be primary only after that.
