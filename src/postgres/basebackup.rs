@@ -1,16 +1,21 @@
 //! Copies another member's database system.
 
+use std::time::Duration;
+
 use super::Postgres;
-use super::conf::program_conninfo;
+use super::conf::{Role, program_conninfo};
 use super::directory;
 use super::error::PgError;
 use super::files::{self, blocking};
 use super::initdb::program_options;
 use super::layout::{Layout, Marker};
 use super::tool::Tool;
-use super::write::ToolPassfile;
+use super::write::{Access, ToolPassfile};
 use crate::ha::{DataDir, Upstream};
 
+/// A copy which neither reads nor writes for so long has lost its source: a frozen server's kernel still answers. The
+/// source's checkpoint at the beginning, during which nothing moves, is a fast one.
+const STALL_LIMIT: Duration = Duration::from_secs(300);
 /// Options of `pg_basebackup` which would defeat what pgherd does with it.
 const REFUSED: [&str; 13] = [
     "pgdata",
@@ -58,14 +63,14 @@ impl Postgres {
             .arg(program_conninfo(&settings.replication, &source.addr, None))
             .env("PGPASSFILE", passfile.path())
             .env("PGAPPNAME", &settings.member)
-            .run(None)
+            .run_while_it_moves(STALL_LIMIT)
             .await?;
         drop(passfile);
-        blocking(move || {
-            directory::settle(&layout, &target)?;
-            layout.mark(&Marker::Copied)
-        })
-        .await
+        let here = layout.clone();
+        blocking(move || directory::settle(&here, &target)).await?;
+        // Without the signal it could come up as a primary on the timeline of its source.
+        self.write_all(Role::Standby(Some(source.clone())), Access::Usual).await?;
+        blocking(move || layout.mark(&Marker::Copied)).await
     }
 
     /// Gives up what was put aside. The removal, which may take long, goes on in the background.

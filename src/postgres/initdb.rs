@@ -74,7 +74,7 @@ impl Postgres {
     async fn finish_bootstrap(&self) -> Result<(), PgError> {
         self.start_with(Role::Primary, Access::Bootstrap).await?;
         let settings = self.settings();
-        let session = self.connect().await?;
+        let session = self.connect().await?.patient().await?;
         roles::create_all(&session, &settings).await?;
         drop(session);
         if let Some(command) = &settings.post_bootstrap {

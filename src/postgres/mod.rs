@@ -98,7 +98,22 @@ impl Postgres {
                 directory.display()
             )));
         }
+        self.refuse_unwritable()?;
         Ok(major)
+    }
+
+    /// The marker of unfinished work and earlier data lie beside the data directory.
+    fn refuse_unwritable(&self) -> Result<(), PgError> {
+        let settings = self.settings();
+        let beside = &settings.state_dir;
+        let access = rustix::fs::access(beside, rustix::fs::Access::WRITE_OK);
+        access.map_err(|errno| {
+            PgError::Refused(format!(
+                "pgherd keeps files beside the data directory, but cannot write to {}: {errno}. Give the directory to \
+                 the user which runs pgherd, or put postgresql.data_dir one level deeper",
+                beside.display()
+            ))
+        })
     }
 
     /// Takes other settings, rewrites the configuration files of an existing data directory and reloads a running

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::control_data;
 use super::files::{self, blocking};
 use super::layout::{Layout, Marker};
-use super::query::{QueryError, SHORT};
+use super::query::QueryError;
 use super::server::{self, Answered};
 use super::tool::{QUICK, Tool};
 use super::{Postgres, conf, history};
@@ -21,8 +21,13 @@ use crate::ha::{
     ControlData, DataDir, Fact, PostgresFacts, Process, Server, TimelineSwitch, Upstream, streams,
 };
 
+/// An observation is of use only while it is young. The parts run side by side, and each has less than the second
+/// after which nobody waits for the whole: the server's answer, the control data after a look at the files, the history.
+const SERVER_LIMIT: Duration = Duration::from_millis(700);
+const CONTROL_LIMIT: Duration = Duration::from_millis(400);
 /// How long looking at files may take before the last look counts.
-const FILES_LIMIT: Duration = Duration::from_secs(1);
+const FILES_LIMIT: Duration = Duration::from_millis(300);
+const HISTORY_LIMIT: Duration = Duration::from_millis(200);
 /// The control data of a running server is read again after this time.
 const CONTROL_INTERVAL: Duration = Duration::from_secs(10);
 /// A fresh position for the succession is waited for no longer than this.
@@ -57,14 +62,23 @@ struct Files {
     conninfo: Option<String>,
     upstream: Option<Upstream>,
     has_old_data: bool,
+    /// The data directory is a copy which has not been seen to stream.
+    is_copy: bool,
 }
 
 impl Postgres {
-    /// Looks at everything at once; never takes longer than about two seconds, and what is late is unknown.
+    /// Looks at everything at once; takes less than a second, and what is late is unknown.
     pub async fn observe(&self) -> PostgresFacts {
-        let (files, server) = tokio::join!(self.observe_files(), self.observe_server(SHORT));
+        let look_at_files = async {
+            let files = self.observe_files().await;
+            let control = self.observe_control(&files).await;
+            (files, control)
+        };
+        let ((files, control), server) = tokio::join!(look_at_files, self.observe_server(SERVER_LIMIT));
         let process = self.inner.postmaster.process();
-        let control = self.observe_control(&files).await;
+        if files.is_copy && server.of_any_age().is_some_and(|answered| streams(&answered.server)) {
+            self.value_copy_in_background();
+        }
         let timeline = match (server.of_any_age(), control.of_any_age()) {
             (Some(answered), _) => Some(answered.server.position.timeline),
             (None, Some(control)) => Some(control.timeline),
@@ -100,6 +114,7 @@ impl Postgres {
                 conninfo: conf::parse_primary_conninfo(&conf),
                 upstream: conf::parse_upstream(&conf),
                 has_old_data: !layout.asides().is_empty(),
+                is_copy: matches!(layout.marker(), Ok(Some(Marker::Copied))),
             })
         });
         if let Ok(Ok(files)) = timeout(FILES_LIMIT, look).await {
@@ -112,6 +127,7 @@ impl Postgres {
             conninfo: None,
             upstream: None,
             has_old_data: false,
+            is_copy: false,
         })
     }
 
@@ -147,19 +163,19 @@ impl Postgres {
     }
 
     fn remember(&self, pid: u32, answered: &Answered) {
-        {
-            let mut cache = self.cache();
-            cache.late_answers = 0;
-            let timeline = answered.server.position.timeline;
-            cache.seen_timeline = answered.server.is_in_recovery.then_some((pid, timeline));
-        }
-        if streams(&answered.server) {
-            let layout = self.layout();
-            if matches!(layout.marker(), Ok(Some(Marker::Copied))) {
-                // Failing to remove it only makes a later clone discard this copy first.
-                layout.unmark().ok();
+        let mut cache = self.cache();
+        cache.late_answers = 0;
+        let timeline = answered.server.position.timeline;
+        cache.seen_timeline = answered.server.is_in_recovery.then_some((pid, timeline));
+    }
+
+    fn value_copy_in_background(&self) {
+        let this = self.clone();
+        self.in_background(async move {
+            if let Err(error) = this.value_copy().await {
+                tracing::warn!("it is not recorded that the new copy streams: {}", error.in_full());
             }
-        }
+        });
     }
 
     fn note_failure(&self, is_late: bool, is_closed: bool) {
@@ -188,12 +204,13 @@ impl Postgres {
                 return Fact::Known { value, age };
             }
         }
-        match self.read_control().await {
-            Ok((control, _)) => {
+        match timeout(CONTROL_LIMIT, self.read_control()).await {
+            Ok(Ok((control, _))) => {
                 self.cache().control = Some((stamp, control.clone(), now));
                 Fact::fresh(control)
             }
-            Err(error) => Fact::Unknown(error.in_full()),
+            Ok(Err(error)) => Fact::Unknown(error.in_full()),
+            Err(_) => Fact::Unknown("pg_controldata did not answer in time".to_owned()),
         }
     }
 
@@ -213,13 +230,13 @@ impl Postgres {
         };
         let path = self.layout().in_data("pg_wal").join(history::file_name(timeline));
         let look = blocking(move || files::read(&path));
-        match timeout(FILES_LIMIT, look).await {
+        match timeout(HISTORY_LIMIT, look).await {
             Ok(Ok(Some(text))) => history::parse(&text),
             Ok(Ok(None) | Err(_)) | Err(_) => Vec::new(),
         }
     }
 
-    /// The layout, for those who change files.
+    /// For those who change the data directory as a whole.
     pub(super) fn forget_control(&self) {
         self.cache().control = None;
     }

@@ -2,7 +2,7 @@
 //!
 //! A session belongs to exactly one postmaster: whoever answers at the address must show the local `postmaster.pid`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pgherd_raft::model::PostgresAddr;
@@ -14,7 +14,9 @@ use super::settings::{Credentials, Settings};
 /// How long a connection may take.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// How long a short statement may take; the server ends it by itself a little earlier.
-pub(super) const SHORT: Duration = Duration::from_secs(2);
+const SHORT: Duration = Duration::from_secs(2);
+/// How long a statement may take on which the making of a cluster depends: also on a slow disk.
+const PATIENT: Duration = Duration::from_secs(60);
 /// Settings of every session. `local`: what pgherd writes must not wait for standbys which are not there yet.
 const OPTIONS: &str = "-c statement_timeout=1900 -c search_path=pg_catalog -c synchronous_commit=local \
                        -c default_transaction_read_only=off -c DateStyle=ISO";
@@ -53,6 +55,7 @@ pub enum QueryError {
 /// An open connection and the task which drives it.
 pub(super) struct Session {
     client: Client,
+    limit: Duration,
     _driver: JoinSet<()>,
 }
 
@@ -110,7 +113,7 @@ impl Session {
         let at = format!("{}, port {}", local.host(), settings.port);
         let session = Self::open(&config, at.clone()).await?;
         let theirs = session.text("its postmaster.pid", "SELECT pg_read_file('postmaster.pid')").await?;
-        let ours = read_postmaster_pid(&settings.data_dir);
+        let ours = tokio::fs::read_to_string(settings.data_dir.join("postmaster.pid")).await.ok();
         if postmaster_identity(theirs.as_deref().unwrap_or_default())
             != postmaster_identity(ours.as_deref().unwrap_or_default())
         {
@@ -149,7 +152,13 @@ impl Session {
             // The client sees the end of the connection with its next statement.
             connection.await.ok();
         });
-        Ok(Self { client, _driver: driver })
+        Ok(Self { client, limit: SHORT, _driver: driver })
+    }
+
+    /// The same session with time for slow statements.
+    pub(super) async fn patient(self) -> Result<Self, QueryError> {
+        self.run("statement_timeout", "SET statement_timeout = 0").await?;
+        Ok(Self { limit: PATIENT, ..self })
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -162,7 +171,7 @@ impl Session {
         statement: &'static str,
         sql: &str,
     ) -> Result<Option<String>, QueryError> {
-        self.text_within(statement, sql, SHORT).await
+        self.text_within(statement, sql, self.limit).await
     }
 
     /// The same with another limit.
@@ -172,19 +181,25 @@ impl Session {
         sql: &str,
         limit: Duration,
     ) -> Result<Option<String>, QueryError> {
-        let messages = tokio::time::timeout(limit, self.client.simple_query(sql))
+        let messages = self.ask(statement, sql, limit).await?;
+        Ok(messages.iter().find_map(row).and_then(|row| row.get(0).map(str::to_owned)))
+    }
+
+    async fn ask(
+        &self,
+        statement: &'static str,
+        sql: &str,
+        limit: Duration,
+    ) -> Result<Vec<SimpleQueryMessage>, QueryError> {
+        tokio::time::timeout(limit, self.client.simple_query(sql))
             .await
             .map_err(|_| QueryError::Late { statement, millis: limit.as_millis() })?
-            .map_err(|error| QueryError::Server { statement, reason: reason_of(&error) })?;
-        Ok(messages.iter().find_map(row).and_then(|row| row.get(0).map(str::to_owned)))
+            .map_err(|error| QueryError::Server { statement, reason: reason_of(&error) })
     }
 
     /// All rows' first columns.
     pub(super) async fn column(&self, statement: &'static str, sql: &str) -> Result<Vec<String>, QueryError> {
-        let messages = tokio::time::timeout(SHORT, self.client.simple_query(sql))
-            .await
-            .map_err(|_| QueryError::Late { statement, millis: SHORT.as_millis() })?
-            .map_err(|error| QueryError::Server { statement, reason: reason_of(&error) })?;
+        let messages = self.ask(statement, sql, self.limit).await?;
         Ok(messages.iter().filter_map(row).filter_map(|row| row.get(0).map(str::to_owned)).collect())
     }
 
@@ -244,11 +259,6 @@ fn config(credentials: &Credentials, port: u16, database: &str) -> Config {
     config
 }
 
-/// The local `postmaster.pid`.
-pub(super) fn read_postmaster_pid(data_dir: &Path) -> Option<String> {
-    std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()
-}
-
 /// The lines of a `postmaster.pid` which name one life of one server: pid, data directory, start time.
 fn postmaster_identity(content: &str) -> Option<[&str; 3]> {
     let mut lines = content.lines();
@@ -273,6 +283,8 @@ fn reason_of(error: &tokio_postgres::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

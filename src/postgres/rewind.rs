@@ -33,11 +33,15 @@ impl Postgres {
         self.forget_control();
         let credentials = settings.rewind.as_ref().unwrap_or(&settings.superuser);
         self.await_checkpoint(source, credentials).await?;
-        // pg_rewind runs crash recovery first, which a standby.signal would forbid.
-        self.write_all(Role::Primary, Access::Usual).await?;
         self.keep_diverged_wal(source, credentials).await;
         let here = layout.clone();
-        blocking(move || here.mark(&Marker::Rewinding)).await?;
+        let was_standby = blocking(move || {
+            here.mark(&Marker::Rewinding)?;
+            Ok(here.in_data("standby.signal").exists())
+        })
+        .await?;
+        // pg_rewind runs crash recovery first, which a standby.signal would forbid.
+        self.write_all(Role::Primary, Access::Usual).await?;
         let passfile = ToolPassfile::new(&layout, credentials)?;
         let mut tool = Tool::new(self.programs()?.path("pg_rewind"))
             .arg("-D")
@@ -61,9 +65,13 @@ impl Postgres {
             Ok(_) => true,
             Err(ToolError::Failed { said, .. }) => !said.contains(CHANGING),
             Err(ToolError::Spawn { .. }) => true,
-            Err(ToolError::Timeout { .. }) => false,
+            Err(ToolError::Timeout { .. } | ToolError::Stalled { .. }) => false,
         };
         if is_whole {
+            // Without the signal it could come up as a primary on the timeline of its source.
+            if ran.is_ok() || was_standby {
+                self.write_all(Role::Standby(None), Access::Usual).await?;
+            }
             blocking(move || {
                 files::remove(&layout.slots_file())?;
                 layout.unmark()

@@ -107,8 +107,15 @@ pub(super) async fn ask(
     let answer: Answer = serde_json::from_str(&text)
         .map_err(|error| QueryError::Server { statement: NAME, reason: error.to_string() })?;
     let is_told = seen.is_some() || !answer.is_in_recovery || answer.receiver.is_some();
-    let seen = if is_told { seen } else { timeline_of_wal(wal, received(&answer), answer.segment_bytes) };
+    let seen = if is_told { seen } else { look_at_wal(wal, received(&answer), answer.segment_bytes).await };
     Ok(interpret(answer, seen))
+}
+
+/// Away from the async threads, because there may be thousands of files.
+async fn look_at_wal(wal: &Path, at: Lsn, segment_bytes: u64) -> Option<TimelineId> {
+    let wal = wal.to_owned();
+    let look = tokio::task::spawn_blocking(move || timeline_of_wal(&wal, at, segment_bytes));
+    look.await.ok().flatten()
 }
 
 /// The highest timeline which has a WAL file for a position: what a standby received last, also when neither the

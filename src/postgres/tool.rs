@@ -19,6 +19,8 @@ use tokio::process::Command;
 const KEPT_OUTPUT: usize = 64 * 1024;
 /// As much of the end of what a program says on standard error stands in an error.
 const KEPT_ERROR: usize = 1500;
+/// How often it is looked, in its limit, whether a program moves.
+const STANDSTILL_LOOKS: u32 = 10;
 /// How often it is looked whether programs of an earlier run are gone, and how long between the looks.
 const LEFTOVER_LOOKS: u32 = 50;
 const LEFTOVER_PAUSE: Duration = Duration::from_millis(100);
@@ -45,6 +47,14 @@ pub enum ToolError {
         status: ExitStatus,
         /// The end of its standard error.
         said: String,
+    },
+    /// It neither read nor wrote anything any more and was ended.
+    #[error("{program} stood still for {seconds} s and was ended")]
+    Stalled {
+        /// The program.
+        program: String,
+        /// The limit.
+        seconds: u64,
     },
     /// It took too long and was ended.
     #[error("{program} did not finish within {seconds} s and was ended")]
@@ -103,6 +113,19 @@ impl Tool {
     /// Runs it to its end; what it printed, as far as it is kept. Messages come in English (`LC_ALL=C`), because some
     /// are parsed.
     pub(super) async fn run(self, limit: Option<Duration>) -> Result<String, ToolError> {
+        self.run_watched(limit, None).await
+    }
+
+    /// The same without a limit for the whole, but for the time in which it neither reads nor writes.
+    pub(super) async fn run_while_it_moves(self, still: Duration) -> Result<String, ToolError> {
+        self.run_watched(None, Some(still)).await
+    }
+
+    async fn run_watched(
+        self,
+        limit: Option<Duration>,
+        still: Option<Duration>,
+    ) -> Result<String, ToolError> {
         let program = self.name();
         let mut command = Command::new(&self.program);
         command
@@ -125,11 +148,10 @@ impl Tool {
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let work =
             async { tokio::join!(child.wait(), tail_of(stdout, KEPT_OUTPUT), tail_of(stderr, KEPT_ERROR)) };
-        let (status, printed, said) = match limit {
-            Some(limit) => tokio::time::timeout(limit, work)
-                .await
-                .map_err(|_| ToolError::Timeout { program: program.clone(), seconds: limit.as_secs() })?,
-            None => work.await,
+        let (status, printed, said) = tokio::select! {
+            ended = work => ended,
+            seconds = over(limit) => return Err(ToolError::Timeout { program, seconds }),
+            seconds = standstill(pid, still) => return Err(ToolError::Stalled { program, seconds }),
         };
         let status = status.map_err(|source| ToolError::Spawn { program: self.program.clone(), source })?;
         group.0 = None;
@@ -140,11 +162,35 @@ impl Tool {
     }
 }
 
+/// Returns the limit's seconds when it has passed; never without a limit.
+async fn over(limit: Option<Duration>) -> u64 {
+    let Some(limit) = limit else { return std::future::pending().await };
+    tokio::time::sleep(limit).await;
+    limit.as_secs()
+}
+
+/// Returns the limit's seconds when the program has neither read nor written for so long; never without a limit.
+async fn standstill(pid: Option<Pid>, limit: Option<Duration>) -> u64 {
+    let (Some(pid), Some(limit)) = (pid, limit) else { return std::future::pending().await };
+    // Its counters; where they cannot be read nothing is known, and the program goes on.
+    let counters = || std::fs::read_to_string(format!("/proc/{}/io", pid.as_raw_nonzero())).ok();
+    let (mut before, mut still) = (counters(), Duration::ZERO);
+    let pause = limit / STANDSTILL_LOOKS;
+    while still < limit {
+        tokio::time::sleep(pause).await;
+        let present = counters();
+        let has_moved = present.is_none() || present != before;
+        still = if has_moved { Duration::ZERO } else { still.saturating_add(pause) };
+        before = present;
+    }
+    limit.as_secs()
+}
+
 /// The last `keep` bytes of a stream, read to its end so that the writer never blocks.
 async fn tail_of(stream: Option<impl AsyncRead + Unpin>, keep: usize) -> String {
     let mut kept = VecDeque::new();
     if let Some(mut stream) = stream {
-        let mut buffer = [0_u8; 4096];
+        let mut buffer = vec![0_u8; 4096];
         while let Ok(count @ 1..) = stream.read(&mut buffer).await {
             kept.extend(buffer.iter().take(count));
             let surplus = kept.len().saturating_sub(keep);
@@ -299,6 +345,16 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the child is ended too");
+    }
+
+    #[tokio::test]
+    async fn a_program_that_stands_still_is_ended_and_one_that_moves_is_not() {
+        let still = Tool::new("/bin/sleep").arg("600");
+        let error = still.run_while_it_moves(Duration::from_millis(500)).await.expect_err("stands still");
+        assert!(matches!(error, ToolError::Stalled { .. }), "{error}");
+        let script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; read -r line < /proc/self/stat; done";
+        let moves = Tool::new("/bin/sh").arg("-c").arg(script);
+        moves.run_while_it_moves(Duration::from_millis(800)).await.expect("moves");
     }
 
     #[tokio::test]

@@ -10,6 +10,9 @@ use super::settings::{Credentials, Settings};
 use super::{Postgres, hba};
 use crate::ha::Upstream;
 
+/// A password file is not let grow beyond this.
+const MOST_PGPASS_LINES: usize = 200;
+
 /// Which `pg_hba.conf`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
@@ -108,7 +111,8 @@ fn write_conf(settings: &Settings, layout: &Layout, role: &Role) -> Result<(), P
     if let Role::Standby(Some(upstream)) = role {
         let line = pgpass_line(&settings.replication, &upstream.addr.host, Some(upstream.addr.port));
         if let Some(line) = line {
-            files::write(&settings.pgpass, &line)?;
+            let present = files::read(&settings.pgpass)?.unwrap_or_default();
+            files::write(&settings.pgpass, &merge_pgpass(&present, &line))?;
         }
     }
     let (_, socket_fallback) = Postgres::sockets(settings);
@@ -137,6 +141,24 @@ pub(super) fn pgpass_line(credentials: &Credentials, host: &str, port: Option<u1
     Some(format!("{host}:{port}:*:{user}:{}\n", pgpass_field(password.expose())))
 }
 
+/// A password file with this line instead of the one for the same server and user. Other lines stay: several members on
+/// one machine may share the file.
+fn merge_pgpass(present: &str, line: &str) -> String {
+    let key = |line: &str| {
+        let mut is_escaped = false;
+        let is_colon = |c: char| {
+            let is_colon = c == ':' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            is_colon
+        };
+        line.match_indices(is_colon).nth(3).and_then(|(end, _)| line.get(..end)).map(str::to_owned)
+    };
+    let own = key(line);
+    let others = present.lines().filter(|other| key(other) != own && !other.trim().is_empty());
+    let surplus = others.clone().count().saturating_sub(MOST_PGPASS_LINES);
+    others.skip(surplus).fold(String::new(), |text, other| text + other + "\n") + line
+}
+
 /// A password file for the run of one program, removed afterwards.
 #[derive(Debug)]
 pub(super) struct ToolPassfile(std::path::PathBuf);
@@ -158,5 +180,24 @@ impl Drop for ToolPassfile {
     fn drop(&mut self) {
         // It is private and is overwritten by the next run if it stays.
         files::remove(&self.0).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_on_one_machine_share_a_password_file() {
+        let credentials = |password: &str| Credentials::new("re:pl", Some(password));
+        let line =
+            |port, password: &str| pgpass_line(&credentials(password), "::1", Some(port)).expect("line");
+        let mut file = merge_pgpass("other:1:*:x:y\n\n", &line(5432, "a:b"));
+        file = merge_pgpass(&file, &line(5433, "c"));
+        file = merge_pgpass(&file, &line(5432, "d\\"));
+        let golden = "other:1:*:x:y\n\\:\\:1:5433:*:re\\:pl:c\n\\:\\:1:5432:*:re\\:pl:d\\\\\n";
+        assert_eq!(file, golden);
+        let many = (0..1000).fold(String::new(), |file, port| merge_pgpass(&file, &line(port, "x")));
+        assert_eq!(many.lines().count(), MOST_PGPASS_LINES + 1);
     }
 }

@@ -32,6 +32,12 @@ async fn assert_back(one: &Node, two: &Node) {
     assert_eq!(one.server().await.position.timeline.0, 2);
 }
 
+/// Without the signal it could be started as a second primary on the timeline of its source.
+async fn assert_comes_up_as_a_standby(node: &Node) {
+    let data_dir = node.observe().await.data_dir;
+    assert_eq!(data_dir, DataDir::Initialised { has_backup_label: true, has_standby_signal: true });
+}
+
 fn nowhere() -> Upstream {
     // The discard port: nobody listens there.
     Upstream { name: "nowhere".to_owned(), addr: PostgresAddr { host: "127.0.0.1".to_owned(), port: 9 } }
@@ -44,6 +50,7 @@ fn a_diverged_primary_is_rewound() {
         let error = one.try_perform(PgAction::Rewind { source: nowhere() }).await.expect_err("nobody there");
         assert!(error.to_string().contains("cannot connect"), "{error}");
         one.perform(PgAction::Rewind { source: two.upstream() }).await;
+        assert_comes_up_as_a_standby(&one).await;
         assert_back(&one, &two).await;
         let kept = cluster.path().join("one.pgherd-diverged-wal");
         let kept =
@@ -82,6 +89,7 @@ fn old_data_is_kept_until_the_new_copy_streams() {
         // A copy which never streamed is not worth keeping, the first data is.
         one.clone_from(&two).await;
         one.clone_from(&two).await;
+        assert_comes_up_as_a_standby(&one).await;
         assert!(!cluster.path().join("one.pgherd-before-clone.2").exists());
         assert!(aside.join("PG_VERSION").is_file());
         assert!(one.observe().await.has_old_data);
