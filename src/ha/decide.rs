@@ -13,10 +13,28 @@ pub const GUARD_STALE: Duration = Duration::from_secs(1);
 /// How soon to look again when something is under way that may bring no event.
 pub(super) const SOON: Duration = Duration::from_millis(200);
 
+/// While the primary is being changed on purpose it waits for what the others report, and nothing wakes them when
+/// their stream ends.
+const CHANGE_IS_NEAR: Duration = Duration::from_millis(50);
+
 /// Decides what this node does next.
 ///
 /// Safety comes first: a PostgreSQL that may be writable without a lease is stopped before anything else is looked at.
 pub fn decide(o: &Observation) -> Decision {
+    let decision = first_rule(o);
+    if is_change_near(o) { decision.again_in(CHANGE_IS_NEAR) } else { decision }
+}
+
+/// An operator's request is pending, or the holder is about to end.
+fn is_change_near(o: &Observation) -> bool {
+    let holder = o.cluster.lease.holder().filter(|holder| *holder != o.me);
+    let is_ending = holder.is_some_and(|holder| {
+        o.peers.get(&holder).and_then(Fact::of_any_age).is_some_and(|report| report.shutting_down)
+    });
+    o.cluster.intent.is_some() || is_ending
+}
+
+fn first_rule(o: &Observation) -> Decision {
     if let Some(decision) = without_a_licence_nobody_writes(o) {
         return decision;
     }

@@ -241,7 +241,8 @@ impl Cluster {
                 return Err(format!("{} is no streaming standby; {}", node.name, self.rows_text().await));
             }
         }
-        let rows = self.rows().await.map_err(|error| error.to_string())?;
+        // A request is judged by what the primary knows.
+        let rows = self.rows_of(primary).await.map_err(|error| error.to_string())?;
         let timelines: Vec<&str> = rows.iter().map(|row| row.timeline.as_str()).collect();
         let is_one = timelines.windows(2).all(|pair| pair.first() == pair.last());
         let running = rows.iter().all(|row| matches!(row.state.as_str(), "running" | "streaming"));
@@ -253,14 +254,18 @@ impl Cluster {
 
     /// The member table as the first node that answers shows it.
     pub(crate) async fn rows(&self) -> Result<Vec<Row>> {
-        for (_, node) in self.data_nodes() {
-            if let Ok(answer) = rest::get(node.ports.rest, "/cluster").await {
-                let document = answer.json()?;
-                let members = document.get("members").and_then(|list| list.as_array()).cloned();
-                return Ok(members.unwrap_or_default().iter().map(Row::parse).collect());
+        for (index, _) in self.data_nodes() {
+            if let Ok(rows) = self.rows_of(index).await {
+                return Ok(rows);
             }
         }
         bail!("no node answers")
+    }
+
+    async fn rows_of(&self, index: usize) -> Result<Vec<Row>> {
+        let document = rest::get(self.node(index)?.ports.rest, "/cluster").await?.json()?;
+        let members = document.get("members").and_then(|list| list.as_array()).cloned();
+        Ok(members.unwrap_or_default().iter().map(Row::parse).collect())
     }
 
     async fn rows_text(&self) -> String {
