@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 
 use super::Agent;
 use super::jobs::chain;
-use crate::ha::{Action, Closes, Decision, GuardAction, LeaseAction, Observation, PgAction};
+use crate::ha::{Action, Closes, Decision, GuardAction, LeaseAction, Observation, PgAction, Process};
 
 /// A voter which has not answered a close after this time is asked again.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(400);
@@ -75,7 +75,17 @@ impl Agent {
                 self.replace_guard().await;
                 Ok(())
             }
-            GuardAction::Disarm => guard()?.disarm().await.map_err(|error| chain(&error)),
+            GuardAction::Disarm => {
+                let guard = guard()?;
+                guard.disarm().await.map_err(|error| chain(&error))?;
+                // A start which was on its way when it was cut short comes before the disarming.
+                let was_stopped = matches!(o.postgres.process.of_any_age(), Some(Process::Stopped));
+                match guard.process().of_any_age() {
+                    Some(Process::Stopped) => Ok(()),
+                    Some(_) if !was_stopped => Ok(()),
+                    Some(_) | None => Err("PostgreSQL was started meanwhile".to_owned()),
+                }
+            }
             GuardAction::Arm { epoch } => {
                 let facts = self.parts.renewer.facts();
                 let licence = facts

@@ -192,7 +192,13 @@ impl Agent {
         if gives_back && waited_long {
             warn!("the lease could not be given back: {}; it will expire by itself", decision.because);
         }
-        (is_done || gives_back && waited_long).then_some(Ended::Stopped)
+        // What hinders a clean end need not go away: a daemon that never ended would only be killed. PostgreSQL does not
+        // outlive its guard, or ends with the deadline.
+        let is_hindered = matches!(decision.rule, Rule::GuardMissing | Rule::IncompleteDataDir);
+        if is_hindered && waited_long {
+            warn!("the daemon ends although {}", decision.because);
+        }
+        (is_done || (gives_back || is_hindered) && waited_long).then_some(Ended::Stopped)
     }
 
     /// Logs a decision when it differs from the last one in more than its numbers.

@@ -15,7 +15,8 @@ use super::switchover::{received_everything, shut_down_cleanly, transfer};
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) fn decide(o: &Observation) -> Decision {
-    if !is_stopped(o) || o.job.as_ref().is_some_and(|job| job.kind == JobKind::Stop) {
+    // A start in progress would otherwise bring PostgreSQL up after the lease was given back.
+    if !is_stopped(o) || o.job.is_some() {
         return stop(o);
     }
     let lease = &o.cluster.lease;
@@ -51,7 +52,9 @@ fn stop(o: &Observation) -> Decision {
     let because = "the daemon was asked to end: PostgreSQL is stopped first";
     let decision =
         Decision::new(State::Stopping, Rule::ShutDownStop, because, SOON).wait("PostgreSQL to stop");
-    if o.job.as_ref().is_some_and(|job| job.kind == JobKind::Stop) || !is_running(o) {
+    let is_busy = o.job.as_ref().is_some_and(|job| job.kind != JobKind::Stop);
+    let is_stopping = o.job.is_some() && !is_busy;
+    if is_stopping || !is_running(o) && !is_busy {
         return decision;
     }
     let failed = o.finished.get(&JobKind::Stop).is_some_and(|ended| ended.error.is_some());
