@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pgherd_raft::model::{Basis, Command, MemberId, MemberKind, Revision};
+use pgherd_raft::model::{Basis, Command, MemberId, MemberKind, Revision, WalPosition};
 
 use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
 use super::candidate::rank;
 use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation, Process};
-use super::report::SERVER_FRESH;
+use super::report::{SERVER_FRESH, own_report};
 use super::rule::Rule;
 use super::switchover;
 
@@ -199,11 +199,26 @@ fn job_running(o: &Observation, kind: JobKind) -> Decision {
         JobKind::Rewind => State::Rewinding,
         JobKind::StartPrimary | JobKind::StartStandby => State::Starting,
     };
-    Decision::new(state, Rule::JobRunning, detail, SOON).wait("the action to end")
+    let decision = Decision::new(state, Rule::JobRunning, detail, SOON).wait("the action to end");
+    let epoch = o.cluster.lease.epoch;
+    // The deadline of an earlier epoch is extended no more: it would end PostgreSQL in the middle of the action.
+    let is_armed_for_another =
+        o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some() && guard.epoch != epoch);
+    if is_armed_for_another { decision.act(Action::Guard(GuardAction::Arm { epoch })) } else { decision }
 }
 
+/// Is there a member which could take over without losing more than is allowed? One that has not followed this node's
+/// timeline, or lies too far behind, would lose what was acknowledged here.
 fn has_successor(o: &Observation) -> bool {
-    rank(o, None).candidates.iter().any(|candidate| candidate.id != o.me)
+    let mine = own_report(o).position;
+    let is_near = |position: WalPosition| {
+        mine.is_none_or(|mine| {
+            position.timeline >= mine.timeline
+                && (position.timeline > mine.timeline
+                    || mine.lsn.bytes_after(position.lsn) <= o.policy.maximum_lag_on_failover)
+        })
+    };
+    rank(o, None).candidates.iter().any(|candidate| candidate.id != o.me && is_near(candidate.position))
 }
 
 /// Stops PostgreSQL, then gives the epoch up; the given-up record makes the release follow.

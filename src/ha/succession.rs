@@ -200,7 +200,7 @@ pub(super) fn of_vacant_lease(o: &Observation) -> Decision {
     }
     let mine = own_report(o);
     let is_ready = takes_part(o) || was_primary(o);
-    if !is_ready || mine.position.is_none() {
+    if !is_ready || mine.position.is_none() || (was_primary(o) && is_outdated(o) && !is_named(o)) {
         return standby::decide(o, None);
     }
     if let Some(decision) = end_stream(o, Duration::ZERO) {
@@ -219,6 +219,26 @@ fn was_primary(o: &Observation) -> bool {
     let stopped = super::decide::is_stopped(o);
     let control = o.postgres.control.of_any_age();
     stopped && !has_backup_label && control.is_some_and(|control| control.state.was_primary())
+}
+
+/// A former primary after which somebody else held the lease: what that one wrote may be missing here, and other WAL
+/// may lie in its place. Only reports of all the others on no later timeline show that nothing was written since.
+fn is_outdated(o: &Observation) -> bool {
+    let was_last_holder = o.lease.given_up >= o.cluster.lease.epoch;
+    let mine = own_report(o).position.map(|position| position.timeline);
+    let is_later = |id: &MemberId| match o.peers.get(id).and_then(|fact| fact.of_any_age()) {
+        Some(report) if !report.has_data => false,
+        Some(report) => report.position.is_none_or(|position| Some(position.timeline) > mine),
+        None => true,
+    };
+    let mut others = o.cluster.members.iter().filter(|(id, m)| **id != o.me && m.kind == MemberKind::Data);
+    !was_last_holder && others.any(|(id, _)| is_later(id))
+}
+
+/// An operator says that this node is to be the next primary, whatever is lost by it.
+fn is_named(o: &Observation) -> bool {
+    let intent = o.cluster.intent.as_ref().map(|pending| &pending.intent);
+    matches!(intent, Some(Intent::Failover { to }) if *to == o.me)
 }
 
 fn take_vacant(o: &Observation, because: &str) -> Decision {
