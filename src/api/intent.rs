@@ -129,6 +129,11 @@ struct Wish {
     scheduled_at: Option<String>,
 }
 
+/// Patroni's words for it.
+const NO_GOOD_CANDIDATES: &str = "no good candidates have been found";
+/// How long a candidate may take to be known as fit: a few exchanges of reports.
+const CANDIDATE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Answers `POST /switchover` and `POST /failover`.
 pub(super) async fn post(shared: Shared, request: Request, word: Word) -> Reply {
     let body = axum::body::to_bytes(request.into_body(), MAX_BODY);
@@ -143,8 +148,8 @@ pub(super) async fn post(shared: Shared, request: Request, word: Word) -> Reply 
     };
     // As in Patroni, a failover from a named leader is a switchover.
     let word = if wish.leader.is_some() { Word::Switchover } else { word };
-    let view = Arc::clone(&shared.api.view.borrow());
-    match judge(word, &wish, &view) {
+    let (view, judged) = judge_patiently(word, &wish, shared.api.view.clone()).await;
+    match judged {
         Ok(intent) => {
             info!("an operator asks for a {}: {intent:?}", word.lower());
             let api = shared.api.clone();
@@ -178,6 +183,26 @@ fn read_wish(body: &[u8]) -> Result<Wish, Reply> {
         None => text("member")?,
     };
     Ok(Wish { leader: text("leader")?, candidate, scheduled_at: text("scheduled_at")? })
+}
+
+/// A candidate that has just come back is known to be fit a moment later: nobody is refused on a report of before.
+async fn judge_patiently(
+    word: Word,
+    wish: &Wish,
+    mut views: watch::Receiver<Arc<View>>,
+) -> (Arc<View>, Result<Intent, Reply>) {
+    let first = Arc::clone(&views.borrow());
+    let judged = judge(word, wish, &first);
+    if !judged.as_ref().is_err_and(|refusal| refusal.body.contains(NO_GOOD_CANDIDATES)) {
+        return (first, judged);
+    }
+    let fit = views.wait_for(|view| judge(word, wish, view).is_ok());
+    let view = match timeout(CANDIDATE_PATIENCE, fit).await {
+        Ok(Ok(view)) => Arc::clone(&view),
+        Ok(Err(_)) | Err(_) => first,
+    };
+    let judged = judge(word, wish, &view);
+    (view, judged)
 }
 
 /// Patroni's checks in Patroni's order.
@@ -251,7 +276,7 @@ fn check_candidates(
         .filter(|unfit| target.is_none_or(|id| id == unfit.id))
         .map(|unfit| format!("{} {}", view.observation.cluster.name_of(unfit.id), unfit.why))
         .collect();
-    Err(failed("no good candidates have been found").because(&reasons.join("; ")))
+    Err(failed(NO_GOOD_CANDIDATES).because(&reasons.join("; ")))
 }
 
 /// Wrong times are refused as in Patroni; right ones, because there is no schedule yet.
