@@ -92,13 +92,13 @@ fn my_turn(o: &Observation, ranking: &Ranking, wait: Option<Duration>) -> Option
         return Some(not(Rule::MayNotPromote, because).wait("another member to take over"));
     };
     let still_streaming = ranking.candidates.iter().find(|c| !c.report.stream_ended);
-    let over = wait.map_or(Duration::ZERO, |wait| o.lease.quiet_for.saturating_sub(wait));
-    if let Some(other) = still_streaming.filter(|_| wait.is_some() && over < STREAM_PATIENCE) {
+    // Since the lease could be taken: a vacant one at once.
+    let waited = o.lease.quiet_for.saturating_sub(wait.unwrap_or_default());
+    if let Some(other) = still_streaming.filter(|_| waited < STREAM_PATIENCE) {
         let because = format!("{} has not ended the old stream yet", o.cluster.name_of(other.id));
         return Some(not(Rule::BetterCandidate, because).wait("final positions").again_in(ASK_AGAIN));
     }
     let turns = u32::try_from(place).unwrap_or(u32::MAX);
-    let waited = if wait.is_some() { over } else { o.lease.quiet_for };
     if place == 0 || waited > PATIENCE_WITH_BETTER.saturating_mul(turns) {
         return None;
     }
