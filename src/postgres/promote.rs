@@ -18,6 +18,9 @@ impl Postgres {
     /// Asks the server to leave recovery until it has. The session is known to be that of the local postmaster, so no
     /// other server can be promoted by mistake.
     pub(super) async fn promote(&self) -> Result<(), PgError> {
+        // What will be written here is nowhere else: from now on it is more than a copy. Before the first request, since
+        // this can be interrupted at any point after it.
+        self.value_copy().await?;
         let began = clock::now();
         let mut promoted = false;
         let asking = async {
@@ -37,8 +40,6 @@ impl Postgres {
                 return Err(PgError::Refused(format!("PostgreSQL ended before it was promoted ({how})")));
             }
         }
-        // What was written here is nowhere else: from now on it is more than a copy.
-        self.value_copy().await?;
         if promoted {
             tracing::info!(
                 "PostgreSQL left recovery {} ms after the first request",
