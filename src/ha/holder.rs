@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use pgherd_raft::model::{Basis, Command, MemberId, MemberKind, Revision, WalPosition};
+use pgherd_raft::model::{Basis, Command, Epoch, MemberId, MemberKind, Revision, WalPosition};
 
 use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
 use super::candidate::rank;
@@ -91,9 +91,15 @@ pub(super) fn millis(time: Duration) -> u64 {
 
 /// New epochs for the same holder: repair, a change of voters, a new ttl. The last two only after a renewal of the
 /// present epoch was won.
+///
+/// Each new epoch waits for the guard to be armed under the present one. The next epoch's wait covers the ttl of the
+/// present one only: a deadline of an earlier epoch with a longer ttl could outlive it.
 fn keep_the_epoch_whole(o: &Observation) -> Option<Decision> {
     let lease = &o.cluster.lease;
     let tenure = lease.tenure.as_ref()?;
+    if may_be_writable(o) && !is_armed_for(o, lease.epoch) {
+        return None;
+    }
     let state = if may_be_writable(o) { State::Primary } else { State::Starting };
     let propose = |rule, because: String, voters: BTreeSet<MemberId>| {
         Decision::new(state, rule, because, SOON)
@@ -311,10 +317,14 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
         .act(Action::Postgres(PgAction::StartPrimary))
 }
 
+fn is_armed_for(o: &Observation, epoch: Epoch) -> bool {
+    o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some() && guard.epoch == epoch)
+}
+
 fn running(o: &Observation) -> Decision {
     let epoch = o.cluster.lease.epoch;
     let arm = Action::Guard(GuardAction::Arm { epoch });
-    let is_armed = o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some() && guard.epoch == epoch);
+    let is_armed = is_armed_for(o, epoch);
     let Some(server) = o.postgres.server.within(SERVER_FRESH) else {
         let because = "PostgreSQL runs, but does not answer by SQL: that alone is no reason to stop it";
         let decision = Decision::new(State::Primary, Rule::Lead, because, SOON).wait("an answer by SQL");

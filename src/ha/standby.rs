@@ -29,7 +29,11 @@ pub(super) fn decide(o: &Observation, holder: Option<MemberId>) -> Decision {
         };
         return Decision::new(state, Rule::JobRunning, job.detail.clone(), SOON).wait("the action to end");
     }
-    let is_armed = o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some());
+    // Armed for a later epoch than the record here: this node held it in an earlier life of its daemon, and a promotion
+    // may still be on its way. The record comes up to date, or the deadline comes.
+    let record = o.cluster.lease.epoch;
+    let is_armed =
+        o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some() && guard.epoch <= record);
     if is_armed && !may_be_writable(o) {
         return Decision::new(
             State::Starting,
@@ -205,7 +209,9 @@ fn running(o: &Observation, holder: Option<MemberId>) -> Decision {
 fn diverged(o: &Observation, server: &Server, source: &Upstream, report: &MemberReport) -> Option<Decision> {
     let position = report.position?;
     let history = History { timeline: position.timeline, switches: &report.history };
-    if position.timeline < server.position.timeline || streams(server) {
+    // A report of an earlier epoch says nothing about the timeline on which the primary is by now.
+    let may_be_outdated = report.epoch < o.cluster.lease.epoch;
+    if (position.timeline < server.position.timeline && may_be_outdated) || streams(server) {
         return None;
     }
     match of_standby(server.position, &o.postgres.history, history) {

@@ -25,6 +25,8 @@ const BOOTSTRAP_PATIENCE: Duration = Duration::from_millis(1500);
 const END_STREAM_EARLY: Duration = Duration::from_secs(1);
 /// How long an unfinished stream of another candidate is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the position of a member that is silent is waited for; then it counts as unknown.
+const POSITION_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The holder is another member: has it been silent for long? None: it has not, or this node keeps out of it.
 pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Decision> {
@@ -99,10 +101,38 @@ fn my_turn(o: &Observation, ranking: &Ranking, wait: Option<Duration>) -> Option
         return Some(not(Rule::BetterCandidate, because).wait("final positions").again_in(ASK_AGAIN));
     }
     let turns = u32::try_from(place).unwrap_or(u32::MAX);
-    if place == 0 || waited > PATIENCE_WITH_BETTER.saturating_mul(turns) {
+    if let Some(silent) = silent_member(o).filter(|_| waited < POSITION_PATIENCE) {
+        let because = format!("{silent} may have received more, and has not reported its position");
+        return Some(not(Rule::BetterCandidate, because).wait("its report").again_in(ASK_AGAIN));
+    }
+    let may_overtake = !later_timeline_exists(o, ranking);
+    if place == 0 || (may_overtake && waited > PATIENCE_WITH_BETTER.saturating_mul(turns)) {
         return None;
     }
     Some(not(Rule::BetterCandidate, better(o, ranking)).wait("the better candidate to take over"))
+}
+
+/// A candidate on a later timeline is not overtaken: a promotion from an earlier one would make the same timeline a
+/// second time, which PostgreSQL cannot tell from the first.
+fn later_timeline_exists(o: &Observation, ranking: &Ranking) -> bool {
+    let mine = ranking.candidates.iter().find(|candidate| candidate.id == o.me);
+    let mine = mine.map(|candidate| candidate.position.timeline);
+    let mut others = ranking.candidates.iter().filter(|candidate| !candidate.report.stands_back);
+    others.any(|candidate| Some(candidate.position.timeline) > mine)
+}
+
+/// Another data member, not the holder, whose position is not known. Nobody has received more than the last holder.
+fn silent_member(o: &Observation) -> Option<String> {
+    if o.lease.given_up >= o.cluster.lease.epoch {
+        return None;
+    }
+    let holder = o.cluster.lease.holder();
+    let mut others = o.cluster.members.iter().filter(|(id, member)| {
+        let counts = member.kind == MemberKind::Data && !o.cluster.leaving.contains(*id);
+        counts && **id != o.me && Some(**id) != holder
+    });
+    let silent = others.find(|(id, _)| o.report(**id, REPORT_FRESH).is_none());
+    silent.map(|(_, member)| member.name.to_string())
 }
 
 /// Why another member goes first, in the words that operators of Patroni look for.

@@ -69,7 +69,8 @@ fn hand_over(o: &Observation, pending: &PendingIntent, target: &Candidate) -> De
         return refuse(pending, format!("{name} has no guard"));
     };
     if !received_everything(o, target) {
-        let stopped_for = o.finished.get(&JobKind::Stop).map_or(Duration::ZERO, |end| end.age);
+        // An earlier life of the daemon stopped it: nobody knows when, and nothing is received any more.
+        let stopped_for = o.finished.get(&JobKind::Stop).map_or(Duration::MAX, |end| end.age);
         if stopped_for > HAND_OVER_PATIENCE {
             return refuse(pending, format!("{name} has not received the shutdown checkpoint in time"));
         }

@@ -367,7 +367,7 @@ impl Script {
             history: history(args.take_key("history").unwrap_or(""))?,
             stands_back: args.take_key("stands_back").is_some(),
             version: 150_000,
-            epoch: self.o.cluster.lease.epoch,
+            epoch: args.take_key("epoch").map_or(Ok(self.o.cluster.lease.epoch), |n| n.parse().map(Epoch))?,
             shutting_down: args.take_key("shutting_down").is_some(),
         };
         let age = ms(args.take_key("age").unwrap_or("100"))?;
