@@ -1,0 +1,191 @@
+//! The daemon of one node: what the agent, the renewal thread and the group's tasks do around the pure parts, in the
+//! same order, with the same limits. Everything here is volatile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pgherd::ha::{Closes, Finished, Job, JobKind, MemberReport, PgAction};
+use pgherd_raft::lease::{BootTime, Holder, Licence, Voter};
+use pgherd_raft::model::{Epoch, Incarnation, MemberId, Session};
+
+/// One life of the daemon.
+pub(crate) struct Daemon {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) voter: Voter,
+    /// How much of the log it has applied.
+    pub(crate) applied: usize,
+    pub(crate) holder: Option<(Session, Holder)>,
+    pub(crate) next_round: BootTime,
+    pub(crate) next_report: BootTime,
+    pub(crate) next_heartbeat: BootTime,
+    pub(crate) next_decision: BootTime,
+    pub(crate) jobs: Jobs,
+    /// The proposal that is waited for: its number, since when.
+    pub(crate) proposal: Option<(u64, BootTime)>,
+    pub(crate) closing: Option<Closing>,
+    pub(crate) closes: Option<(Closes, BootTime)>,
+    pub(crate) reports: BTreeMap<MemberId, (BootTime, MemberReport)>,
+    pub(crate) published: Option<MemberReport>,
+    pub(crate) shutting_down: bool,
+    /// What a mutant believes to have won.
+    pub(crate) mutated: Option<Licence>,
+    /// The last decision as the log would show it.
+    pub(crate) logged: String,
+}
+
+/// A round of questions to the voters.
+pub(crate) struct Closing {
+    pub(crate) number: u64,
+    pub(crate) since: BootTime,
+    pub(crate) asked: usize,
+    pub(crate) answered: usize,
+    pub(crate) answers: Closes,
+}
+
+/// A voter which has not answered a close after this time is not waited for.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(400);
+
+impl Daemon {
+    pub(crate) fn new(incarnation: Incarnation, floor: Epoch, applied: usize, now: BootTime) -> Self {
+        Self {
+            incarnation,
+            voter: Voter::new(floor, now),
+            applied,
+            holder: None,
+            next_round: now,
+            next_report: now,
+            next_heartbeat: now,
+            next_decision: now,
+            jobs: Jobs::default(),
+            proposal: None,
+            closing: None,
+            closes: None,
+            reports: BTreeMap::new(),
+            published: None,
+            shutting_down: false,
+            mutated: None,
+            logged: String::new(),
+        }
+    }
+
+    pub(crate) fn wake(&mut self, now: BootTime) {
+        self.next_decision = self.next_decision.min(now);
+    }
+
+    /// Ends a round of questions when a majority is willing, all have answered, or time is over.
+    pub(crate) fn finish_closing(&mut self, now: BootTime) {
+        let Some(closing) = &self.closing else { return };
+        let willing = closing.answers.would.len() + closing.answers.closed.len();
+        let over = willing * 2 > closing.asked
+            || closing.answered >= closing.asked
+            || now.since(closing.since) >= CLOSE_PATIENCE;
+        if !over {
+            return;
+        }
+        let mut answers = closing.answers.clone();
+        if let Some((old, _)) = self.closes.as_ref().filter(|(old, _)| old.epoch == answers.epoch) {
+            answers.closed.extend(old.closed.iter().copied());
+        }
+        self.closes = Some((answers, now));
+        self.closing = None;
+        self.wake(now);
+    }
+
+    pub(crate) fn licence(&self) -> Option<Licence> {
+        let won = self.holder.as_ref().and_then(|(_, holder)| holder.licence());
+        won.map(|won| self.mutated.filter(|mutated| mutated.epoch == won.epoch).unwrap_or(won))
+    }
+
+    pub(crate) fn answering(&self) -> BTreeSet<MemberId> {
+        self.holder.as_ref().map(|(_, holder)| holder.answering()).unwrap_or_default()
+    }
+}
+
+/// The long action in progress.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) kind: JobKind,
+    pub(crate) action: PgAction,
+    pub(crate) since: BootTime,
+    pub(crate) epoch: Epoch,
+    /// True time at which a tool ends.
+    pub(crate) ends_at: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Ended {
+    error: Option<String>,
+    at: BootTime,
+    took: Duration,
+    failures: u32,
+    epoch: Epoch,
+}
+
+/// The long actions: at most one runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Jobs {
+    pub(crate) running: Option<Running>,
+    ended: BTreeMap<JobKind, Ended>,
+}
+
+impl Jobs {
+    /// May this action begin? One that runs already goes on; only a stop takes the place of another.
+    pub(crate) fn makes_way(&mut self, action: &PgAction, kind: JobKind, now: BootTime) -> bool {
+        let Some(running) = &self.running else { return true };
+        if running.action == *action || kind != JobKind::Stop {
+            return false;
+        }
+        let running = running.clone();
+        self.running = None;
+        if running.kind != JobKind::Stop {
+            self.note(&running, Some("it was cut short by a stop".to_owned()), now);
+        }
+        true
+    }
+
+    pub(crate) fn end(&mut self, error: Option<String>, now: BootTime) {
+        let Some(running) = self.running.take() else { return };
+        let succeeded = error.is_none();
+        self.note(&running, error, now);
+        if !succeeded {
+            return;
+        }
+        match running.kind {
+            JobKind::StartPrimary | JobKind::StartStandby | JobKind::Promote => {
+                self.ended.remove(&JobKind::Stop);
+                self.ended.remove(&JobKind::Rewind);
+            }
+            JobKind::Clone | JobKind::Bootstrap => {
+                self.ended.retain(|kind, _| matches!(kind, JobKind::Clone | JobKind::Bootstrap));
+            }
+            JobKind::Stop | JobKind::Rewind => {}
+        }
+    }
+
+    fn note(&mut self, running: &Running, error: Option<String>, now: BootTime) {
+        let before = self.ended.get(&running.kind).map_or(0, |ended| ended.failures);
+        let failures = if error.is_some() { before + 1 } else { 0 };
+        let took = now.since(running.since);
+        let ended = Ended { error, at: now, took, failures, epoch: running.epoch };
+        self.ended.insert(running.kind, ended);
+    }
+
+    pub(crate) fn job(&self, now: BootTime) -> Option<Job> {
+        self.running.as_ref().map(|running| Job {
+            kind: running.kind,
+            running_for: now.since(running.since),
+            detail: format!("{:?}", running.kind),
+        })
+    }
+
+    pub(crate) fn finished(&self, now: BootTime) -> BTreeMap<JobKind, Finished> {
+        let facts = |ended: &Ended| Finished {
+            error: ended.error.clone(),
+            age: now.since(ended.at),
+            took: ended.took,
+            failures: ended.failures,
+            epoch: ended.epoch,
+        };
+        self.ended.iter().map(|(kind, ended)| (*kind, facts(ended))).collect()
+    }
+}

@@ -1,0 +1,43 @@
+//! When faults stop, the cluster comes together by itself: one primary, and everybody follows.
+
+use crate::faults::END;
+use crate::node::index;
+use crate::world::World;
+
+/// The bound: a failed promotion makes a node stand back for half a minute, attempts are paced.
+pub(crate) const BOUND: u64 = 90_000_000;
+
+impl World {
+    /// One primary with the lease, every other data node streams from it.
+    pub(crate) fn is_whole(&self) -> bool {
+        let now = self.now;
+        let Some(holder) = self.log.last().lease.holder().map(index) else { return false };
+        let primary = &self.nodes[holder];
+        primary.acknowledges(now)
+            && self.nodes.iter().filter(|node| node.is_data && node.place != holder).all(|node| {
+                let follows = node.server.as_ref().is_some_and(|server| server.upstream == Some(holder));
+                follows && node.streams(now) && node.data.wal.is_part_of(&primary.data.wal)
+            })
+    }
+
+    /// Runs to the end: an error is a broken invariant or a cluster that does not come together.
+    pub(crate) fn run(&mut self) -> Result<(), String> {
+        let mut bootstrapped = false;
+        while self.now < END + BOUND {
+            self.step();
+            if let Some(broken) = &self.broken {
+                return Err(broken.clone());
+            }
+            if self.mixed_histories.is_some() {
+                return Ok(());
+            }
+            bootstrapped |= self.is_whole();
+            if self.now > END && self.is_whole() {
+                self.note("whole".to_owned());
+                return Ok(());
+            }
+        }
+        let was = if bootstrapped { "it had been" } else { "it never was" };
+        Err(format!("{} s after the last fault the cluster is not whole; {was}", BOUND / 1_000_000))
+    }
+}

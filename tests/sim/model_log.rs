@@ -1,0 +1,74 @@
+//! The replicated log as consensus promises it: one order, a majority for every entry, followers behind by a little.
+//!
+//! A Raft leader commits what it is asked while it reaches a majority; its answer may be lost although it committed. How
+//! the order comes about is not modelled: the consensus library has its own tests.
+
+use std::rc::Rc;
+
+use pgherd_raft::model::{ClusterState, Command, Outcome, apply};
+
+use crate::random::Random;
+
+/// Between the loss of a Raft leader and the next one: what heartbeats and elections take.
+const ELECTION: (u64, u64) = (1_450_000, 2_000_000);
+
+pub(crate) struct Log {
+    /// The state after each entry; the first is before any.
+    states: Vec<Rc<ClusterState>>,
+    pub(crate) leader: Option<usize>,
+    pub(crate) term: u64,
+    /// Since when there is no leader with a majority.
+    lost_at: Option<(u64, u64)>,
+}
+
+impl Log {
+    pub(crate) fn new() -> Self {
+        Self { states: vec![Rc::new(ClusterState::default())], leader: None, term: 0, lost_at: None }
+    }
+
+    pub(crate) fn committed(&self) -> usize {
+        self.states.len() - 1
+    }
+
+    pub(crate) fn state(&self, index: usize) -> &Rc<ClusterState> {
+        &self.states[index]
+    }
+
+    pub(crate) fn last(&self) -> &Rc<ClusterState> {
+        self.state(self.committed())
+    }
+
+    pub(crate) fn commit(&mut self, command: &Command) -> Outcome {
+        let mut state = ClusterState::clone(self.last());
+        let outcome = apply(&mut state, self.states.len() as u64, command);
+        self.states.push(Rc::new(state));
+        outcome
+    }
+
+    /// A Raft leader whose process ended is a follower when it comes back.
+    pub(crate) fn depose(&mut self, node: usize) {
+        if self.leader == Some(node) {
+            self.leader = None;
+        }
+    }
+
+    /// `can_lead`: the nodes which run and reach a majority.
+    pub(crate) fn elect(&mut self, now: u64, can_lead: &[usize], random: &mut Random) {
+        if self.leader.is_some_and(|leader| can_lead.contains(&leader)) {
+            self.lost_at = None;
+            return;
+        }
+        let (since, takes) =
+            *self.lost_at.get_or_insert_with(|| (now, random.between(ELECTION.0, ELECTION.1)));
+        if now >= since + takes && !can_lead.is_empty() {
+            self.leader = Some(can_lead[random.index(can_lead.len())]);
+            self.term += 1;
+            self.lost_at = None;
+        }
+    }
+
+    /// The leader that can commit now.
+    pub(crate) fn working_leader(&self) -> Option<usize> {
+        self.leader.filter(|_| self.lost_at.is_none())
+    }
+}

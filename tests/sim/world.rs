@@ -1,0 +1,547 @@
+//! Everything at once: true time, three machines, the network between them, the log, and what chance brings.
+
+use std::time::Duration;
+
+use pgherd_raft::lease::{
+    Answer, BootTime, CloseVerdict, Licence, RenewalAnswer, Voter, deadline, renewal_interval,
+};
+use pgherd_raft::model::{
+    Command, Epoch, GroupId, Incarnation, Member, MemberId, MemberKind, Outcome, Session, Tags,
+};
+
+use crate::daemon::Daemon;
+use crate::faults::{Fault, Faults};
+use crate::model_guard::{Due, Guard};
+use crate::model_log::Log;
+use crate::model_postgres::Data;
+use crate::network::{Message, Network};
+use crate::node::{NAMES, Node, id, index, postgres_addr};
+use crate::random::Random;
+
+/// True time passes in steps of this many microseconds.
+pub(crate) const STEP: u64 = 10_000;
+const REPORT_EVERY: Duration = Duration::from_millis(500);
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// A rule of the protocol switched off, to see that the invariants notice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// The licence is counted from the answer instead of the sending of its round.
+    CountFromAnswer,
+    /// The guard does nothing at the deadline.
+    GuardIgnored,
+    /// Voters close without having been quiet.
+    CloseAtOnce,
+    /// A restarted voter does not count its start as an acknowledgement.
+    ForgetfulVoter,
+}
+
+/// What a run is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    /// Two data nodes and a witness instead of three data nodes.
+    pub(crate) witness: bool,
+    /// Half of all messages are late while there are faults.
+    pub(crate) harsh: bool,
+    /// The faults to choose from.
+    pub(crate) faults: &'static [Fault],
+    pub(crate) mutant: Option<Mutant>,
+}
+
+pub(crate) struct World {
+    pub(crate) setting: Setting,
+    pub(crate) random: Random,
+    pub(crate) now: u64,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    pub(crate) log: Log,
+    pub(crate) faults: Faults,
+    /// What happened, in order.
+    pub(crate) trace: Vec<String>,
+    /// The first broken invariant.
+    pub(crate) broken: Option<String>,
+    pub(crate) mixed_histories: Option<String>,
+    numbers: u64,
+    last_holder: Option<MemberId>,
+    pub(crate) takeovers: u64,
+    pub(crate) highest_epoch: Epoch,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, setting: Setting) -> Self {
+        let mut random = Random::new(seed);
+        let nodes: Vec<Node> = (0..3)
+            .map(|place| Node {
+                place,
+                is_data: !(setting.witness && place == 2),
+                ppm: i64::try_from(random.below(1001)).expect("small") - 500,
+                clock_offset: random.between(1_000_000, 1_000_000_000),
+                data: Data::empty(),
+                configured_upstream: None,
+                floor: Epoch(0),
+                given_up: Epoch(0),
+                stored: 1,
+                guard: None,
+                server: None,
+                daemon: None,
+                frozen_until: 0,
+                daemon_stopped_until: 0,
+                daemon_starts_at: Some(random.below(1_000_000)),
+                lives: 0,
+            })
+            .collect();
+        let mut world = Self {
+            setting,
+            faults: Faults::new(&mut random),
+            random,
+            now: 0,
+            nodes,
+            network: Network::new(),
+            log: Log::new(),
+            trace: Vec::new(),
+            broken: None,
+            mixed_histories: None,
+            numbers: 0,
+            last_holder: None,
+            takeovers: 0,
+            highest_epoch: Epoch(0),
+        };
+        let members = world.nodes.iter().map(|node| (id(node.place), member(node))).collect();
+        world.commit(&Command::Found { group: GroupId(1), scope: "sim".to_owned(), members });
+        world
+    }
+
+    fn places(&self) -> std::ops::Range<usize> {
+        0..self.nodes.len()
+    }
+
+    pub(crate) fn note(&mut self, what: String) {
+        self.trace.push(format!("{:>9.3} {what}", self.now as f64 / 1e6));
+    }
+
+    pub(crate) fn fail(&mut self, what: String) {
+        if self.broken.is_none() {
+            self.note(format!("BROKEN: {what}"));
+            self.broken = Some(what);
+        }
+    }
+
+    /// Two promotions made the same timeline from the same position, and PostgreSQL cannot tell them apart: a limit of
+    /// the present decisions, which know the timelines of the members that answer only. The run ends here.
+    pub(crate) fn mixed(&mut self, what: String) {
+        if self.mixed_histories.is_none() {
+            self.note(format!("LIMIT: {what}"));
+            self.mixed_histories = Some(what);
+        }
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub(crate) fn step(&mut self) {
+        self.now += STEP;
+        self.bring_faults();
+        self.start_daemons();
+        self.elect();
+        self.live();
+        self.deliver();
+        for place in self.places() {
+            if self.nodes[place].daemon_runs(self.now) {
+                self.renew(place);
+                self.report(place);
+                self.heartbeat(place);
+                self.run_agent(place);
+            }
+        }
+        self.check_invariants();
+    }
+
+    fn start_daemons(&mut self) {
+        for place in self.places() {
+            let node = &mut self.nodes[place];
+            if node.is_frozen(self.now) || node.daemon_starts_at.is_none_or(|at| self.now < at) {
+                continue;
+            }
+            node.daemon_starts_at = None;
+            node.lives += 1;
+            let incarnation = Incarnation(node.lives);
+            // The state machine begins a little behind where it was, and comes back with the log.
+            let behind = usize::try_from(self.random.below(3)).expect("small");
+            let applied = node.stored.saturating_sub(behind).max(1);
+            let clock = node.clock(self.now);
+            let voter_since =
+                if self.setting.mutant == Some(Mutant::ForgetfulVoter) { BootTime::default() } else { clock };
+            let mut daemon = Daemon::new(incarnation, node.floor, applied, clock);
+            daemon.voter = Voter::new(node.floor, voter_since);
+            daemon.voter.learn(&self.log.state(applied).lease, voter_since);
+            node.daemon = Some(daemon);
+            self.note(format!("{} daemon starts, life {}", NAMES[place], incarnation.0));
+        }
+    }
+
+    /// Both ways.
+    pub(crate) fn connected(&self, a: usize, b: usize) -> bool {
+        a == b || (self.network.reaches(a, b) && self.network.reaches(b, a))
+    }
+
+    fn elect(&mut self) {
+        for place in (0..3).filter(|place| self.nodes[*place].daemon.is_none()) {
+            self.log.depose(place);
+        }
+        let runs: Vec<usize> = (0..3).filter(|place| self.nodes[*place].daemon_runs(self.now)).collect();
+        let majority =
+            |place: &&usize| runs.iter().filter(|other| self.connected(**place, **other)).count() * 2 > 3;
+        let can_lead: Vec<usize> = runs.iter().filter(majority).copied().collect();
+        let before = self.log.leader;
+        self.log.elect(self.now, &can_lead, &mut self.random);
+        if self.log.leader != before
+            && let Some(leader) = self.log.leader
+        {
+            let committed = self.log.committed();
+            self.apply(leader, committed);
+        }
+    }
+
+    /// Guards and PostgreSQL, which need no daemon.
+    fn live(&mut self) {
+        let now = self.now;
+        for place in self.places() {
+            let (fresh, written) = (self.random.next(), self.random.below(200));
+            let node = &mut self.nodes[place];
+            if node.is_frozen(now) {
+                continue;
+            }
+            let clock = node.clock(now);
+            let due = node.guard.as_mut().map_or(Due::Nothing, |guard| guard.check(clock));
+            let due = if self.setting.mutant == Some(Mutant::GuardIgnored) { Due::Nothing } else { due };
+            match (due, &mut node.server) {
+                (Due::Quit, Some(server)) => server.stops_at = Some((now + 100_000, false)),
+                (Due::Kill, Some(_)) => {
+                    node.server = None;
+                    self.note(format!("{} guard killed PostgreSQL at the deadline", NAMES[place]));
+                }
+                _ => {}
+            }
+            let node = &mut self.nodes[place];
+            let Some(server) = &mut node.server else { continue };
+            let was_writable = server.is_writable(now - STEP);
+            let lives = server.live(&mut node.data, now, fresh, written);
+            let is_writable = lives && server.is_writable(now);
+            if !lives {
+                node.server = None;
+            }
+            if was_writable != is_writable {
+                let timeline = self.nodes[place].data.wal.timeline();
+                let word = if is_writable { "writable" } else { "gone" };
+                self.note(format!("{} PostgreSQL {word} on timeline {timeline}", NAMES[place]));
+            }
+        }
+        for place in self.places() {
+            self.stream(place);
+        }
+    }
+
+    fn stream(&mut self, place: usize) {
+        let now = self.now;
+        let Some(from) = self.nodes[place].server.as_ref().and_then(|server| server.upstream) else { return };
+        let source = &self.nodes[from];
+        let source_runs = !source.is_frozen(now) && source.server.as_ref().is_some_and(|s| s.is_ready(now));
+        if from == place || !source_runs || !self.connected(place, from) || self.nodes[place].is_frozen(now) {
+            return;
+        }
+        let ends =
+            source.server.as_ref().is_some_and(|server| server.stops_at.is_some_and(|(_, clean)| clean));
+        let (wal, behind) = (source.data.wal.clone(), self.random.below(400));
+        let node = &mut self.nodes[place];
+        let Some(server) = node.server.as_mut().filter(|s| s.is_ready(now) && s.is_in_recovery) else {
+            return;
+        };
+        if let Err(mixed) = server.stream(&mut node.data, &wal, ends, now, behind) {
+            self.mixed(format!("{}: {mixed}", NAMES[place]));
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((from, to, message)) = self.network.arrived(self.now) {
+            let node = &self.nodes[to];
+            if node.daemon.is_none() {
+                continue;
+            }
+            if !node.daemon_runs(self.now) {
+                // It waits in a socket.
+                let resumes = node.frozen_until.max(node.daemon_stopped_until);
+                self.network.keep(from, to, message, resumes);
+                continue;
+            }
+            self.receive(from, to, message);
+        }
+    }
+
+    fn receive(&mut self, from: usize, to: usize, message: Message) {
+        let clock = self.nodes[to].clock(self.now);
+        match message {
+            Message::Renewal(renewal) => {
+                let answer = self.voter_renews(to, &renewal);
+                self.send(to, from, Message::RenewalAnswer(answer));
+            }
+            Message::RenewalAnswer(answer) => self.count(to, id(from), &answer),
+            Message::Close { number, request } => {
+                let verdict = self.voter_closes(to, &request);
+                self.send(to, from, Message::CloseAnswer { number, verdict });
+            }
+            Message::CloseAnswer { number, verdict } => self.count_close(to, from, number, verdict),
+            Message::Propose { number, command } => {
+                if self.log.working_leader() == Some(to) {
+                    let outcome = self.commit_at(to, &command);
+                    self.send(to, from, Message::Proposed { number, outcome });
+                }
+            }
+            Message::Proposed { number, outcome } => self.proposed(to, number, &outcome),
+            Message::Entries { to: index } => self.apply(to, index),
+            Message::Report(report) => {
+                if let Some(daemon) = &mut self.nodes[to].daemon {
+                    daemon.reports.insert(id(from), (clock, *report));
+                }
+            }
+            Message::AskReport => {
+                let report = self.nodes[to].daemon.as_ref().and_then(|daemon| daemon.published.clone());
+                if let Some(report) = report {
+                    self.send(to, from, Message::Report(Box::new(report)));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn send(&mut self, from: usize, to: usize, message: Message) {
+        self.network.send(from, to, message, self.now, &mut self.random);
+    }
+
+    // The log.
+
+    pub(crate) fn commit(&mut self, command: &Command) -> Outcome {
+        let outcome = self.log.commit(command);
+        let state = self.log.last().clone();
+        for violation in state.violations() {
+            self.fail(format!("after {command:?}: {violation}"));
+        }
+        if state.lease.epoch < self.highest_epoch {
+            self.fail(format!("the epoch went back from {} to {}", self.highest_epoch, state.lease.epoch));
+        }
+        if state.lease.epoch > self.highest_epoch {
+            self.highest_epoch = state.lease.epoch;
+            let holder = state.lease.holder();
+            let name = holder.map_or("nobody", |holder| NAMES[index(holder)]);
+            self.note(format!("epoch {} to {name}", state.lease.epoch));
+            if holder != self.last_holder && self.last_holder.is_some() {
+                self.takeovers += 1;
+            }
+            self.last_holder = holder.or(self.last_holder);
+        }
+        outcome
+    }
+
+    pub(crate) fn commit_at(&mut self, leader: usize, command: &Command) -> Outcome {
+        let outcome = self.commit(command);
+        let committed = self.log.committed();
+        self.apply(leader, committed);
+        for other in (0..3).filter(|other| *other != leader) {
+            self.send(leader, other, Message::Entries { to: committed });
+        }
+        outcome
+    }
+
+    pub(crate) fn apply(&mut self, place: usize, to: usize) {
+        let state = self.log.state(to).clone();
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        let Some(daemon) = &mut node.daemon else { return };
+        if to > daemon.applied {
+            daemon.applied = to;
+            node.stored = node.stored.max(to);
+            daemon.voter.learn(&state.lease, clock);
+            daemon.wake(clock);
+        }
+    }
+
+    fn heartbeat(&mut self, place: usize) {
+        let clock = self.nodes[place].clock(self.now);
+        let leads = self.log.working_leader() == Some(place);
+        let Some(daemon) = self.nodes[place].daemon.as_mut() else { return };
+        if clock < daemon.next_heartbeat || !leads {
+            return;
+        }
+        daemon.next_heartbeat = clock.after(HEARTBEAT);
+        let committed = self.log.committed();
+        for other in (0..3).filter(|other| *other != place) {
+            let lags = self.nodes[other].daemon.as_ref().is_some_and(|daemon| daemon.applied < committed);
+            if lags {
+                self.send(place, other, Message::Entries { to: committed });
+            }
+        }
+    }
+
+    // The lease.
+
+    fn renew(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        let session = node.guard.as_ref().map(|guard| guard.session);
+        let Some(daemon) = &mut node.daemon else { return };
+        let lease = &self.log.state(daemon.applied).lease;
+        let ttl = lease.tenure.as_ref().map_or(5000, |tenure| tenure.ttl_ms);
+        let Some((of, holder)) = daemon.holder.as_mut().filter(|_| clock >= daemon.next_round) else {
+            return;
+        };
+        daemon.next_round = clock.after(renewal_interval(Duration::from_millis(ttl)));
+        if session != Some(*of) {
+            return;
+        }
+        let Some(renewal) = holder.begin_round(lease, clock) else { return };
+        let voters: Vec<usize> = lease.voters.iter().map(|voter| index(*voter)).collect();
+        for voter in voters {
+            if voter == place {
+                let answer = self.voter_renews(place, &renewal);
+                self.count(place, id(place), &answer);
+            } else {
+                self.send(place, voter, Message::Renewal(renewal.clone()));
+            }
+        }
+    }
+
+    fn voter_renews(&mut self, place: usize, renewal: &pgherd_raft::lease::Renewal) -> RenewalAnswer {
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        let daemon = node.daemon.as_mut().expect("it runs");
+        let lease = &self.log.state(daemon.applied).lease;
+        let Answer { floor, verdict } = daemon.voter.renewal(lease, renewal, clock);
+        if let Some(floor) = floor {
+            node.floor = floor;
+            daemon.voter.written(floor);
+        }
+        let (epoch, incarnation, round) = (renewal.epoch, renewal.incarnation, renewal.round);
+        RenewalAnswer { epoch, incarnation, round, verdict }
+    }
+
+    fn voter_closes(&mut self, place: usize, request: &pgherd_raft::lease::CloseRequest) -> CloseVerdict {
+        let at_once = self.setting.mutant == Some(Mutant::CloseAtOnce);
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        let daemon = node.daemon.as_mut().expect("it runs");
+        let lease = &self.log.state(daemon.applied).lease;
+        let asked_at = if at_once { clock.after(Duration::from_secs(3600)) } else { clock };
+        let Answer { floor, verdict } = daemon.voter.close(lease, request, asked_at);
+        if let Some(floor) = floor {
+            node.floor = floor;
+            daemon.voter.written(floor);
+        }
+        verdict
+    }
+
+    fn count(&mut self, place: usize, from: MemberId, answer: &RenewalAnswer) {
+        let mutated = self.setting.mutant == Some(Mutant::CountFromAnswer);
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        let Some(daemon) = &mut node.daemon else { return };
+        let Some((_, holder)) = &mut daemon.holder else { return };
+        let before = holder.licence();
+        let Some(won) = holder.count(from, answer) else { return };
+        let ttl = node.guard.as_ref().and_then(|guard| guard.armed).map(|armed| armed.ttl);
+        let until = match ttl.filter(|_| mutated) {
+            Some(ttl) => deadline(clock, ttl),
+            None => won.deadline,
+        };
+        daemon.mutated = mutated.then_some(Licence { deadline: until, ..won });
+        if let Some(guard) = &mut node.guard {
+            guard.extend(won.epoch, until, clock);
+        }
+        let is_first = before.is_none_or(|last: Licence| last.epoch != won.epoch || last.deadline < won.sent);
+        if is_first {
+            daemon.wake(clock);
+        }
+    }
+
+    fn count_close(&mut self, place: usize, from: usize, number: u64, verdict: CloseVerdict) {
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        let Some(daemon) = &mut node.daemon else { return };
+        let Some(closing) = daemon.closing.as_mut().filter(|closing| closing.number == number) else {
+            return;
+        };
+        closing.answered += 1;
+        match verdict {
+            CloseVerdict::Closed => {
+                closing.answers.closed.insert(id(from));
+            }
+            CloseVerdict::Would => {
+                closing.answers.would.insert(id(from));
+            }
+            CloseVerdict::NotYet { .. } | CloseVerdict::Mismatch { .. } | CloseVerdict::NotAVoter => {}
+        }
+        daemon.finish_closing(clock);
+    }
+
+    /// To the voter of the same node, without the network.
+    pub(crate) fn close_here(
+        &mut self,
+        place: usize,
+        number: u64,
+        request: &pgherd_raft::lease::CloseRequest,
+    ) {
+        let verdict = self.voter_closes(place, request);
+        self.count_close(place, place, number, verdict);
+    }
+
+    // Reports and proposals.
+
+    fn report(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        let Some(daemon) = &mut node.daemon else { return };
+        let Some(report) = daemon.published.clone().filter(|_| clock >= daemon.next_report) else { return };
+        daemon.next_report = clock.after(REPORT_EVERY);
+        for other in (0..3).filter(|other| *other != place) {
+            if self.nodes[other].is_data {
+                self.send(place, other, Message::Report(Box::new(report.clone())));
+            }
+        }
+    }
+
+    pub(crate) fn proposed(&mut self, place: usize, number: u64, outcome: &Outcome) {
+        let clock = self.nodes[place].clock(self.now);
+        let Some(daemon) = &mut self.nodes[place].daemon else { return };
+        if daemon.proposal.is_some_and(|(waits, _)| waits == number) {
+            daemon.proposal = None;
+            daemon.wake(clock);
+            if let Outcome::Rejected(why) = outcome {
+                self.note(format!("{} not agreed: {why}", NAMES[place]));
+            }
+        }
+    }
+
+    /// Attaches to the living guard, or starts one; a renewer for its session.
+    pub(crate) fn ensure_guard(&mut self, place: usize) {
+        let fresh = Session(self.random.next());
+        let node = &mut self.nodes[place];
+        let me = id(place);
+        let guard = node.guard.get_or_insert_with(|| Guard::new(fresh));
+        let session = guard.session;
+        let Some(daemon) = &mut node.daemon else { return };
+        if daemon.holder.as_ref().is_none_or(|(of, _)| *of != session) {
+            let holder = pgherd_raft::lease::Holder::new(me, session, daemon.incarnation, node.given_up);
+            daemon.holder = Some((session, holder));
+        }
+    }
+}
+
+fn member(node: &Node) -> Member {
+    Member {
+        name: NAMES[node.place].parse().expect("valid"),
+        kind: if node.is_data { MemberKind::Data } else { MemberKind::Witness },
+        raft_addr: format!("{}:2380", NAMES[node.place]),
+        api_url: None,
+        postgres: node.is_data.then(|| postgres_addr(node.place)),
+        tags: Tags::default(),
+    }
+}
