@@ -12,7 +12,10 @@ pub(crate) fn quantile(samples: &[Duration], percent: usize) -> Duration {
 
 /// One line: `NAME: p50, p99, max of N`.
 pub(crate) fn print(name: &str, samples: &[Duration]) {
-    let seconds = |duration: Duration| format!("{:.3} s", duration.as_secs_f64());
+    let seconds = |duration: Duration| match duration.as_micros() {
+        small @ 0..100_000 => format!("{}.{:03} ms", small / 1000, small % 1000),
+        _ => format!("{:.3} s", duration.as_secs_f64()),
+    };
     println!(
         "{name}: p50 {}, p99 {}, max {}, N = {}",
         seconds(quantile(samples, 50)),

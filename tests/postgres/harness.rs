@@ -244,17 +244,21 @@ impl Direct {
         .collect()
     }
 
+    /// Sends a signal to all of it and does not wait for what comes of it.
+    pub(crate) fn send_to_all(&self, signal: rustix::process::Signal) {
+        for pid in self.pids() {
+            let pid = rustix::process::Pid::from_raw(pid).expect("pid");
+            rustix::process::kill_process(pid, signal).ok();
+        }
+    }
+
     /// Kills all of it at once, as a power cut would.
     pub(crate) fn kill_all(&self) {
         for _ in 0..100 {
-            let pids = self.pids();
-            if pids.is_empty() {
+            if self.pids().is_empty() {
                 return;
             }
-            for pid in pids {
-                let pid = rustix::process::Pid::from_raw(pid).expect("pid");
-                rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
-            }
+            self.send_to_all(rustix::process::Signal::KILL);
             // The postmaster must be reaped.
             let _ = Postmaster::process(self);
             std::thread::sleep(Duration::from_millis(20));

@@ -8,19 +8,13 @@ use pgherd::ha::{Fact, PgAction, Process};
 
 use crate::harness::{Node, unprivileged};
 
-fn signal(pid: i32, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(pid).expect("pid");
-    rustix::process::kill_process(pid, signal).expect("signal");
-}
-
 #[test]
 fn a_server_that_does_not_answer_is_unknown_and_not_stopped() {
     unprivileged("observing::a_server_that_does_not_answer_is_unknown_and_not_stopped", async |cluster| {
         let one = cluster.node("one", |_| ());
         one.perform(PgAction::Bootstrap).await;
         one.server().await;
-        let pids = one.postmaster.pids();
-        pids.iter().for_each(|pid| signal(*pid, rustix::process::Signal::STOP));
+        one.postmaster.send_to_all(rustix::process::Signal::STOP);
         for _ in 0..4 {
             let began = Instant::now();
             let facts = one.observe().await;
@@ -31,7 +25,7 @@ fn a_server_that_does_not_answer_is_unknown_and_not_stopped() {
         let began = Instant::now();
         assert!(matches!(one.postgres.report_position().await, Fact::Unknown(_)));
         assert!(began.elapsed() < Duration::from_secs(1), "the short answer took {:?}", began.elapsed());
-        pids.iter().for_each(|pid| signal(*pid, rustix::process::Signal::CONT));
+        one.postmaster.send_to_all(rustix::process::Signal::CONT);
         one.wait("an answer again", |facts| facts.server.of_any_age().is_some()).await;
     });
 }
