@@ -81,8 +81,9 @@ fn config(cluster: &Cluster, read_write: u16, read_only: u16) -> String {
 
 defaults
     mode tcp
-    retries 2
-    timeout connect 1s
+    retries 4
+    option redispatch 1
+    timeout connect 250ms
     timeout client 30m
     timeout server 30m
     timeout check 1s
