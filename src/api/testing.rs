@@ -65,6 +65,7 @@ pub(super) fn cluster() -> ClusterState {
                 wait_ms: 5000,
                 pinned: false,
             }),
+            left_at: None,
         },
         settings: Settings { revision: Revision(1), document: "{\"ttl\":5,\"loop_wait\":10}".to_owned() },
         intent: None,

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use pgherd_raft::model::{MemberId, MemberKind, WalPosition};
+use pgherd_raft::model::{Intent, MemberId, MemberKind, WalPosition};
 
 use super::facts::{MemberReport, Observation};
 use super::report::own_report;
@@ -58,14 +58,21 @@ impl Ranking {
 /// `failover_priority`, then the name. One that recently failed to become writable stands behind the others.
 pub fn rank(o: &Observation, without: Option<MemberId>) -> Ranking {
     let mine = own_report(o);
-    let last_known = without.and_then(|id| o.peers.get(&id)).and_then(|fact| fact.of_any_age()?.position);
+    let last_report = without.and_then(|id| o.peers.get(&id)).and_then(|fact| fact.of_any_age()?.position);
+    let last_known = last_report.or(o.cluster.lease.left_at);
+    let named = o.cluster.intent.as_ref().and_then(|pending| match pending.intent {
+        Intent::Failover { to } => Some(to),
+        Intent::Switchover { .. } => None,
+    });
     let mut ranking = Ranking::default();
     for (id, member) in &o.cluster.members {
         if member.kind != MemberKind::Data || Some(*id) == without {
             continue;
         }
         let report = if *id == o.me { Some(&mine) } else { o.report(*id, REPORT_FRESH) };
-        match fitness(o, member, report, last_known) {
+        // Whom an operator names for a failover may lie behind: it is the operator who says what may be lost.
+        let ahead = last_known.filter(|_| named != Some(*id));
+        match fitness(o, member, report, ahead) {
             Ok((position, report)) => ranking.candidates.push(Candidate {
                 id: *id,
                 position,

@@ -18,12 +18,29 @@ use super::switchover;
 const START_ATTEMPTS: u32 = 3;
 
 pub(super) fn decide(o: &Observation) -> Decision {
-    before_acting(o).or_else(|| keep_the_epoch_whole(o)).unwrap_or_else(|| {
-        if o.licence().is_none() {
-            return await_licence(o);
-        }
+    if let Some(decision) = before_acting(o) {
+        return decision;
+    }
+    let next = if o.licence().is_none() {
+        await_licence(o)
+    } else {
         switchover::decide(o).unwrap_or_else(|| with_a_licence(o))
-    })
+    };
+    match change_of_epoch(o) {
+        Some(change) if next.actions.is_empty() => change,
+        Some(change) if next.actions.iter().all(|action| !proposes(action)) => {
+            // A change that waits for a Raft leader must not stand in the way of what PostgreSQL needs now.
+            change.actions.into_iter().fold(next, Decision::act)
+        }
+        Some(_) | None => next,
+    }
+}
+
+fn proposes(action: &Action) -> bool {
+    match action {
+        Action::Propose(_) | Action::Lease(_) => true,
+        Action::Postgres(_) | Action::Guard(_) | Action::AskPeers => false,
+    }
 }
 
 /// Is the lease granted to this life of the node, and may it act under it?
@@ -46,7 +63,7 @@ fn before_acting(o: &Observation) -> Option<Decision> {
     if !matches!(o.postgres.data_dir, DataDir::Initialised { .. }) && o.cluster.system_identifier.is_some() {
         return Some(
             decision
-                .act(Action::Propose(Command::Release { epoch: lease.epoch }))
+                .act(Action::Propose(Command::Release { epoch: lease.epoch, position: None }))
                 .wait("the lease to be vacant"),
         );
     }
@@ -61,14 +78,16 @@ pub(super) fn given_up(o: &Observation) -> Decision {
     let decision = Decision::new(State::Demoting, Rule::GivenUpEpoch, because, SOON);
     if is_stopped(o) {
         return decision
-            .act(Action::Propose(Command::Release { epoch }))
+            .act(Action::Propose(Command::Release { epoch, position: own_report(o).position }))
             .wait("the lease to be vacant or transferred");
     }
     if may_be_writable(o) {
         let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
         return decision.act(Action::Postgres(stop)).wait("PostgreSQL to end");
     }
-    decision.act(Action::Propose(Command::Release { epoch })).wait("the lease to be vacant or transferred")
+    decision
+        .act(Action::Propose(Command::Release { epoch, position: own_report(o).position }))
+        .wait("the lease to be vacant or transferred")
 }
 
 pub(super) fn renewed(
@@ -94,7 +113,7 @@ pub(super) fn millis(time: Duration) -> u64 {
 ///
 /// Each new epoch waits for the guard to be armed under the present one. The next epoch's wait covers the ttl of the
 /// present one only: a deadline of an earlier epoch with a longer ttl could outlive it.
-fn keep_the_epoch_whole(o: &Observation) -> Option<Decision> {
+fn change_of_epoch(o: &Observation) -> Option<Decision> {
     let lease = &o.cluster.lease;
     let tenure = lease.tenure.as_ref()?;
     if may_be_writable(o) && !is_armed_for(o, lease.epoch) {
@@ -254,7 +273,7 @@ pub(super) fn release(o: &Observation, decision: Decision) -> Decision {
     decision
         .act(Action::Guard(GuardAction::Disarm))
         .act(Action::Lease(LeaseAction::GiveUp { epoch }))
-        .act(Action::Propose(Command::Release { epoch }))
+        .act(Action::Propose(Command::Release { epoch, position: own_report(o).position }))
         .wait("the lease to be vacant")
 }
 

@@ -59,9 +59,15 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     Some(my_turn(o, &ranking, Some(wait)).unwrap_or_else(|| close(o, tenure, &silent)))
 }
 
-/// A node without data, or with a PostgreSQL that does not run in recovery, has its own business first.
+/// A node without data, or with a PostgreSQL that does not run in recovery, has its own business first, unless it is a
+/// former primary which an operator names.
 fn takes_part(o: &Observation) -> bool {
-    is_running(o) && o.postgres.server.of_any_age().is_some_and(|server| server.is_in_recovery)
+    let named = matches!(
+        o.cluster.intent.as_ref().map(|pending| &pending.intent),
+        Some(Intent::Failover { to }) if *to == o.me
+    );
+    named && was_primary(o)
+        || is_running(o) && o.postgres.server.of_any_age().is_some_and(|server| server.is_in_recovery)
 }
 
 /// Shortly before the epoch can be closed, and while the lease is vacant, the old stream is ended here, so that this

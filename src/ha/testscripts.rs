@@ -131,7 +131,7 @@ fn cluster(args: &mut ArgumentConsumer<'_>) -> Result<Observation> {
         system_identifier: (system != "none").then(|| system.parse().map(SystemIdentifier)).transpose()?,
         members: members.into(),
         leaving: ids(args.take_key("leaving").unwrap_or("")),
-        lease: Lease { epoch, voters, tenure },
+        lease: Lease { epoch, voters, tenure, left_at: args.take_key("left_at").map(left_at).transpose()? },
         settings: Settings {
             revision: Revision(args.take_key("settings").unwrap_or("1").parse()?),
             document: "{}".to_owned(),
@@ -185,6 +185,12 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
 fn position(args: &mut ArgumentConsumer<'_>) -> Result<WalPosition> {
     let timeline = TimelineId(args.take_key("tl").unwrap_or("1").parse()?);
     Ok(WalPosition { timeline, lsn: args.take_key("lsn").unwrap_or("0/5000000").parse::<Lsn>()? })
+}
+
+/// `1:0/4000000`
+fn left_at(text: &str) -> Result<WalPosition> {
+    let (timeline, lsn) = text.split_once(':').ok_or("left_at is TL:LSN")?;
+    Ok(WalPosition { timeline: TimelineId(timeline.parse()?), lsn: lsn.parse()? })
 }
 
 /// `1:0/4000000,2:0/6000000`

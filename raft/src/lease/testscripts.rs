@@ -92,6 +92,7 @@ impl Script {
             epoch: Epoch(args.take_key("epoch").ok_or("which epoch?")?.parse()?),
             voters: args.take_key("voters").unwrap_or("abc").chars().map(|c| id(&c.to_string())).collect(),
             tenure: (holder != "none").then_some(tenure),
+            left_at: None,
         };
         Ok(String::new())
     }

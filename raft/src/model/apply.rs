@@ -44,9 +44,11 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
             expect_epoch(state, *expected_epoch)?;
             grant(state, *to, *session, *ttl_ms, basis)
         }
-        Command::Release { epoch } => {
+        Command::Release { epoch, position } => {
             expect_epoch(state, *epoch)?;
-            state.lease.tenure.take().map(|_| ()).ok_or(Rejection::Tenure)
+            state.lease.tenure.take().ok_or(Rejection::Tenure)?;
+            state.lease.left_at = *position;
+            Ok(())
         }
         Command::Transfer { epoch, to, session, voters } => {
             transfer(state, *epoch, *to, *session, voters.as_ref())
@@ -107,7 +109,7 @@ fn found(
         group: Some(group),
         scope: scope.to_owned(),
         members,
-        lease: Lease { epoch: Epoch(0), voters, tenure: None },
+        lease: Lease { voters, ..Lease::default() },
         ..ClusterState::default()
     };
     Ok(())
@@ -246,7 +248,7 @@ fn check_voters(state: &ClusterState, voters: &BTreeSet<MemberId>) -> Result<(),
 fn begin_epoch(state: &mut ClusterState, tenure: Tenure, voters: BTreeSet<MemberId>) {
     let holder = tenure.holder;
     let changes_holder = state.lease.holder() != Some(holder);
-    state.lease = Lease { epoch: state.lease.epoch.next(), voters, tenure: Some(tenure) };
+    state.lease = Lease { epoch: state.lease.epoch.next(), voters, tenure: Some(tenure), left_at: None };
     if changes_holder && let Some(pending) = state.intent.take() {
         state.last_intent = Some(EndedIntent { id: pending.id, end: IntentEnd::Done { holder } });
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::{Epoch, GroupId, MemberId, MemberName, Revision, Session, SystemIdentifier};
 use super::intent::{Intent, IntentEnd};
+use super::lsn::WalPosition;
 use super::member::Member;
 
 /// A change of the replicated state.
@@ -62,6 +63,9 @@ pub enum Command {
     Release {
         /// The epoch given back.
         epoch: Epoch,
+        /// The end of the holder's WAL as far as it is known: who lies behind it does not take the vacant lease.
+        #[serde(default)]
+        position: Option<WalPosition>,
     },
     /// The holder, whose PostgreSQL is stopped, hands the lease over.
     Transfer {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{Epoch, MemberId, Session};
+use super::lsn::WalPosition;
 
 /// The replicated record. Until when a held lease is good is not here: that is volatile, see `crate::lease`.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -15,6 +16,9 @@ pub struct Lease {
     pub voters: BTreeSet<MemberId>,
     /// Who holds it, if anybody.
     pub tenure: Option<Tenure>,
+    /// While it is vacant: where the WAL of the last holder ended, if it said so.
+    #[serde(default)]
+    pub left_at: Option<WalPosition>,
 }
 
 /// A held lease.

@@ -97,7 +97,7 @@ fn parse(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command> {
                 (None, None) => Basis::Vacant,
             },
         },
-        "release" => Command::Release { epoch },
+        "release" => Command::Release { epoch, position: None },
         "transfer" => Command::Transfer {
             epoch,
             to: id(first),
