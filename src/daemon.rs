@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::agent::{Agent, Ended, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot};
 use crate::api::{self, ApiState};
 use crate::config::{BootstrapMethod, Config};
+use crate::guard::Guard;
 use crate::postgres::{Postgres, Postmaster};
 
 /// How long a clean stop tries to give the vote back.
@@ -40,6 +41,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let postgres = Arc::new(Postgres::new(policy.postgres(), postmaster));
     let api_addr = config.restapi.listen.to_string();
     ensure_free(&config)?;
+    // Before this node joins a group: it would be a member, with a vote, that can never run a PostgreSQL.
+    Guard::refuse_second_daemon(&config.postgresql.data_dir)
+        .await
+        .with_context(|| format!("cannot use the data directory {}", config.postgresql.data_dir.display()))?;
     let server = PeerServer::bind(&bind_addr(&config)?).await?;
     let group = Group::start(&server, group_config(&config, &member)).await?;
     info!("this is {} of {}, node id {}", config.name, config.scope, group.id());

@@ -87,6 +87,7 @@ pub struct Agent {
     /// What the present guard tells; one receiver for its whole life, so that nothing it told is told again.
     guard_news: Option<watch::Receiver<News>>,
     logged: String,
+    guard_trouble: String,
     views: Option<watch::Sender<Arc<View>>>,
     consensus_seen: Option<SystemTime>,
     shutting_down_since: Option<BootTime>,
@@ -109,6 +110,7 @@ impl Agent {
             wake,
             guard_news: None,
             logged: String::new(),
+            guard_trouble: String::new(),
             views: None,
             consensus_seen: None,
             shutting_down_since: None,

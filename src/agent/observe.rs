@@ -37,10 +37,16 @@ impl Agent {
         let guard = match Guard::ensure(&self.parts.data_dir, &self.parts.exe).await {
             Ok(guard) => guard,
             Err(error) => {
-                warn!("no guard: {}", super::jobs::chain(&error));
+                // It is tried again several times a second; only news is worth a line.
+                let trouble = super::jobs::chain(&error);
+                if self.guard_trouble != trouble {
+                    warn!("no guard: {trouble}");
+                    self.guard_trouble = trouble;
+                }
                 return;
             }
         };
+        self.guard_trouble.clear();
         for warning in guard.warnings() {
             warn!("guard: {warning}");
         }

@@ -151,7 +151,10 @@ pub(super) async fn find(sources: &Sources, client: &Client, scope: &str) -> Res
     search.refusals.sort();
     search.best.ok_or_else(|| {
         let tried = search.refusals.join("\n  ");
-        Failure::because(format!("no member of {scope} answers. Tried:\n  {tried}"))
+        Failure::because(format!(
+            "no member of {scope} answers. Tried:\n  {tried}\nName another member's REST address with -d HOST:PORT, or all of \
+             them in ctl.restapi_addrs"
+        ))
     })
 }
 

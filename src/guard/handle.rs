@@ -124,6 +124,19 @@ impl Guard {
         Err(failure.unwrap_or_else(|| GuardError::NotStarted("it ended again and again".to_owned())))
     }
 
+    /// Looks whether another living daemon is in charge of the data directory; starts no guard. Other troubles are left
+    /// to [`Guard::ensure`].
+    ///
+    /// # Errors
+    /// [`GuardError::Refused`], with the other daemon's pid.
+    pub async fn refuse_second_daemon(data_dir: &Path) -> Result<(), GuardError> {
+        let place = Place::find(data_dir)?;
+        match Self::attach(&place, &mut None).await {
+            Err(refused @ GuardError::Refused { .. }) => Err(refused),
+            _ => Ok(()),
+        }
+    }
+
     /// `None`: no guard lives.
     async fn attach(place: &Place, child: &mut Option<Child>) -> Result<Option<Self>, GuardError> {
         let path = place.page();
