@@ -7,7 +7,7 @@ use pgherd::ha::{
     decide, own_report,
 };
 use pgherd_raft::lease::CloseRequest;
-use pgherd_raft::model::Command;
+use pgherd_raft::model::{ClusterState, Command, Lease};
 
 use crate::daemon::{Closing, Daemon, Running};
 use crate::model_postgres::{Directory, Server};
@@ -41,7 +41,10 @@ impl World {
         self.ensure_guard(place);
         let node = &self.nodes[place];
         let daemon = node.daemon.as_ref().expect("it runs");
-        let cluster = pgherd_raft::model::ClusterState::clone(self.log.state(daemon.applied));
+        let mut cluster = ClusterState::clone(self.log.state(daemon.applied));
+        if !daemon.takes_part {
+            (cluster.group, cluster.lease) = (None, Lease::default());
+        }
         let observation = node.observe(daemon, cluster, self.log.working_leader(), self.log.term, self.now);
         let decision = decide(&observation);
         let line = format!("{} {} by {:?}", NAMES[place], decision.state.as_str(), decision.rule);

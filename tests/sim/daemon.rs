@@ -14,6 +14,8 @@ pub(crate) struct Daemon {
     pub(crate) voter: Voter,
     /// How much of the log it has applied.
     pub(crate) applied: usize,
+    /// It has applied what was agreed on before it started: until then it decides nothing about the lease.
+    pub(crate) takes_part: bool,
     pub(crate) holder: Option<(Session, Holder)>,
     pub(crate) next_round: BootTime,
     pub(crate) next_report: BootTime,
@@ -51,6 +53,7 @@ impl Daemon {
             incarnation,
             voter: Voter::new(floor, now),
             applied,
+            takes_part: false,
             holder: None,
             next_round: now,
             next_report: now,

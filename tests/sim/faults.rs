@@ -88,9 +88,10 @@ impl World {
         if now < self.faults.next || now >= END {
             return;
         }
-        let pause = if self.random.per_mille(300) { 800_000 } else { 7_000_000 };
-        self.faults.next = now + self.random.between(100_000, pause);
         let kinds = self.setting.faults;
+        let often = kinds.len() < ALL.len() || self.random.per_mille(300);
+        let pause = if often { 2_000_000 } else { 7_000_000 };
+        self.faults.next = now + self.random.between(100_000, pause);
         let fault = kinds[self.random.index(kinds.len())];
         // The holder is the more interesting victim.
         let holder = self.log.last().lease.holder().map(crate::node::index);

@@ -357,6 +357,10 @@ impl World {
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
         let Some(daemon) = &mut node.daemon else { return };
+        if !daemon.takes_part {
+            daemon.takes_part = true;
+            daemon.wake(clock);
+        }
         if to > daemon.applied {
             daemon.applied = to;
             node.stored = node.stored.max(to);
@@ -375,7 +379,10 @@ impl World {
         daemon.next_heartbeat = clock.after(HEARTBEAT);
         let committed = self.log.committed();
         for other in (0..3).filter(|other| *other != place) {
-            let lags = self.nodes[other].daemon.as_ref().is_some_and(|daemon| daemon.applied < committed);
+            let lags = self.nodes[other]
+                .daemon
+                .as_ref()
+                .is_some_and(|daemon| daemon.applied < committed || !daemon.takes_part);
             if lags {
                 self.send(place, other, Message::Entries { to: committed });
             }
