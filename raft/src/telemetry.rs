@@ -115,7 +115,7 @@ fn passes(level: LogLevel, metadata: &Metadata<'_>) -> bool {
     let of_consensus = metadata.target().starts_with("openraft");
     let least = match (own, level) {
         (true, level) => level,
-        (false, level) if of_consensus && level != LogLevel::Debug => level.max(LogLevel::Error),
+        (false, level) if of_consensus && level != LogLevel::Debug => LogLevel::Critical,
         (false, LogLevel::Debug) => LogLevel::Info,
         (false, level) => level.max(LogLevel::Warning),
     };
