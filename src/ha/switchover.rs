@@ -69,8 +69,12 @@ fn hand_over(o: &Observation, pending: &PendingIntent, target: &Candidate) -> De
         return refuse(pending, format!("{name} has no guard"));
     };
     if !received_everything(o, target) {
-        // An earlier life of the daemon stopped it: nobody knows when, and nothing is received any more.
-        let stopped_for = o.finished.get(&JobKind::Stop).map_or(Duration::MAX, |end| end.age);
+        let stopped_for = match &o.job {
+            // Seen to be stopped before its own end is told: what ended earlier was another stop.
+            Some(_) => Duration::ZERO,
+            // An earlier life of the daemon stopped it: nobody knows when, and nothing is received any more.
+            None => o.finished.get(&JobKind::Stop).map_or(Duration::MAX, |end| end.age),
+        };
         if stopped_for > HAND_OVER_PATIENCE {
             return refuse(pending, format!("{name} has not received the shutdown checkpoint in time"));
         }
