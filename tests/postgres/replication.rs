@@ -163,6 +163,7 @@ fn a_copy_that_fails_is_begun_anew() {
         }
         assert_eq!(two.observe().await.data_dir, DataDir::Incomplete);
         two.perform(clone).await;
+        one.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
         two.follow_and_start(&one).await;
         two.wait_until_streaming().await;
     });
@@ -177,6 +178,7 @@ fn a_standby_has_no_less_than_its_primary() {
         let (one, two) = (cluster.node("one", more), cluster.node("two", |_| ()));
         one.perform(PgAction::Bootstrap).await;
         two.clone_from(&one).await;
+        one.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
         two.follow_and_start(&one).await;
         two.wait_until_streaming().await;
         assert_eq!(two.sql("SHOW max_connections").await.as_deref(), Some("150"));

@@ -127,6 +127,7 @@ fn tablespaces_are_copied_again() {
         one.sql("CREATE TABLE t TABLESPACE s AS SELECT 7 AS i").await;
         for _ in 0..2 {
             two.clone_from(&one).await;
+            one.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
             two.follow_and_start(&one).await;
             two.wait_until_streaming().await;
             two.wait_for_sql("SELECT i FROM t", "7").await;
