@@ -32,7 +32,8 @@ pub(super) fn decide(o: &Observation) -> Option<Decision> {
         if !target.report.is_streaming {
             return Some(refuse(pending, format!("{name} does not stream from the primary")));
         }
-        if let Some(failed) = o.finished.get(&JobKind::Stop).filter(|end| end.error.is_some()) {
+        let just_now = |end: &&super::facts::Finished| end.error.is_some() && end.age < HAND_OVER_PATIENCE;
+        if let Some(failed) = o.finished.get(&JobKind::Stop).filter(just_now) {
             return Some(refuse(pending, failed.error.clone().unwrap_or_default()));
         }
         let stop = PgAction::Stop { mode: StopMode::Fast, checkpoint_first: true };

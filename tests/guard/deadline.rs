@@ -87,7 +87,7 @@ async fn one_deadline(machine: &Machine, guard: &Guard, round: u64, disturb: imp
         guard.watch().borrow().last_kill.is_some_and(|kill| kill.count == round && kill.finished.is_some())
     })
     .await;
-    assert_eq!(machine.servers(), Vec::<u32>::new());
+    machine.emptied().await;
     let kill = guard.watch().borrow().last_kill.expect("a kill");
     assert_eq!(kill.deadline, Some(deadline));
     let finished = kill.finished.expect("finished");

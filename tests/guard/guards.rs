@@ -26,7 +26,7 @@ fn postgresql_dies_with_a_killed_guard_and_a_new_one_starts_over() {
         let stopped = next.stopped().await;
         assert_eq!(stopped.process, Process::Stopped);
         println!("measured: guard killed, nothing left after {:?}", now().since(killed));
-        assert_eq!(machine.servers(), Vec::<u32>::new());
+        machine.emptied().await;
         machine.start(&next).await;
     });
 }
@@ -44,7 +44,7 @@ fn a_stopped_guard_is_stale_and_is_replaced() {
         assert_ne!(next.session(), guard.session());
         assert!(!is_alive(u64::from(guard.pid())));
         next.stopped().await;
-        assert_eq!(machine.servers(), Vec::<u32>::new());
+        machine.emptied().await;
     });
 }
 

@@ -155,6 +155,12 @@ impl Machine {
         pids
     }
 
+    /// After the guard's word that nothing is left. A process that has given up its memory can do nothing any more, but
+    /// keeps its directory for another moment.
+    pub(crate) async fn emptied(&self) {
+        until("every process to leave the data directory", || self.servers().is_empty()).await;
+    }
+
     /// Another process which holds the guard, as a daemon does: starts PostgreSQL when it does not run, arms for this
     /// ttl, and renews for ever.
     pub(crate) fn daemon(&self, ttl: Duration) -> Daemon {
@@ -201,8 +207,7 @@ impl Machine {
     pub(crate) async fn clean(self) {
         let guard = self.guard().await;
         guard.kill_now().await.expect("killed");
-        // One that has given up its memory can do nothing any more, but keeps its directory for another moment.
-        until("every process to leave the data directory", || self.servers().is_empty()).await;
+        self.emptied().await;
         let pid = guard.pid();
         let files: Vec<PathBuf> = std::fs::read_dir(format!("/proc/{pid}/fd"))
             .expect("its descriptors")
