@@ -14,7 +14,9 @@ use tracing::{debug, warn};
 
 use super::Agent;
 use super::jobs::chain;
+use super::postmaster::GuardedPostmaster;
 use crate::ha::{Action, Closes, Decision, GuardAction, LeaseAction, Observation, PgAction, Process};
+use crate::postgres::Postgres;
 
 /// A voter which has not answered a close after this time is asked again.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(400);
@@ -56,7 +58,8 @@ impl Agent {
 
     async fn on_postgres(&mut self, o: &Observation, action: &PgAction) -> Result<(), String> {
         if action.job().is_some() {
-            self.jobs.start(&self.parts.postgres, action, o.cluster.lease.epoch).await;
+            let postgres = self.postgres_for(o, action);
+            self.jobs.start(postgres, action, o.cluster.lease.epoch).await;
             return Ok(());
         }
         let done = tokio::time::timeout(SHORT_ACTION, self.parts.postgres.perform(action)).await;
@@ -64,6 +67,18 @@ impl Agent {
             Ok(result) => result.map_err(|error| chain(&error)),
             Err(_) => {
                 Err(format!("PostgreSQL did not answer within {} s to {action:?}", SHORT_ACTION.as_secs()))
+            }
+        }
+    }
+
+    /// An action is performed through the guard for which it was decided; a stop through any.
+    fn postgres_for(&self, o: &Observation, action: &PgAction) -> Postgres {
+        let session = o.guard.of_any_age().map(|guard| guard.session);
+        match (action, session) {
+            (PgAction::Stop { .. }, _) | (_, None) => Postgres::clone(&self.parts.postgres),
+            (_, Some(session)) => {
+                let slot = Arc::clone(&self.parts.guard);
+                self.parts.postgres.through(Arc::new(GuardedPostmaster::of_session(slot, session)))
             }
         }
     }

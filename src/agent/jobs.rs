@@ -48,7 +48,7 @@ impl Jobs {
     }
 
     /// Starts a long action. One that runs already goes on; only a stop takes the place of another.
-    pub(super) async fn start(&mut self, postgres: &Arc<Postgres>, action: &PgAction, epoch: Epoch) {
+    pub(super) async fn start(&mut self, postgres: Postgres, action: &PgAction, epoch: Epoch) {
         let Some(kind) = action.job() else { return };
         if let Some(running) = &self.running {
             if running.action == *action || kind != JobKind::Stop {
@@ -57,7 +57,7 @@ impl Jobs {
             info!("{:?} is cut short by {action:?}", running.kind);
             self.cut_short().await;
         }
-        let (postgres, wake, performed) = (Arc::clone(postgres), Arc::clone(&self.wake), action.clone());
+        let (wake, performed) = (Arc::clone(&self.wake), action.clone());
         self.running = Some(Running { kind, action: action.clone(), since: clock::now(), epoch });
         self.task.spawn(async move {
             let result = postgres.perform(&performed).await.map_err(|error| chain(&error));

@@ -21,7 +21,8 @@ impl GuardSlot {
         self.guard.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn set(&self, guard: Option<Guard>) {
+    /// Another guard, or none for the time being.
+    pub fn set(&self, guard: Option<Guard>) {
         *self.guard.write().unwrap_or_else(PoisonError::into_inner) = guard;
     }
 }

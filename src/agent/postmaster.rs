@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
+use pgherd_raft::model::Session;
+use tokio::time::{sleep, timeout};
+
 use super::licence::GuardSlot;
 use crate::guard::{Guard, PostmasterExit, PostmasterSignal as GuardSignal, StartRequest};
 use crate::ha::{Fact, Process};
@@ -14,19 +17,53 @@ use crate::postgres::{Postmaster, PostmasterCommand, PostmasterError, Postmaster
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The postmaster through the present guard.
+///
+/// What may end in a writable server is decided for one life of the guard, the one which was armed for it. When that
+/// guard dies meanwhile, the next one is not armed and must not be used for it.
 #[derive(Debug)]
 pub struct GuardedPostmaster {
     slot: Arc<GuardSlot>,
+    session: Option<Session>,
 }
 
 impl GuardedPostmaster {
-    /// Through the guard in this slot, whichever it is at the time.
+    /// Through the guard in this slot, whichever it is at the time. Nothing becomes writable this way.
     pub fn new(slot: Arc<GuardSlot>) -> Self {
-        Self { slot }
+        Self { slot, session: None }
     }
 
-    fn guard(&self) -> Result<Guard, PostmasterError> {
-        self.slot.get().ok_or_else(|| PostmasterError("there is no guard".to_owned()))
+    /// Through this life of the guard only.
+    pub fn of_session(slot: Arc<GuardSlot>, session: Session) -> Self {
+        Self { slot, session: Some(session) }
+    }
+
+    /// The slot is empty while the daemon attaches anew, which may take seconds on a busy machine.
+    async fn guard(&self) -> Result<Guard, PostmasterError> {
+        loop {
+            if let Some(guard) = self.slot.get() {
+                return self.meant(guard);
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn meant(&self, guard: Guard) -> Result<Guard, PostmasterError> {
+        match self.session {
+            Some(session) if session != guard.session() => {
+                Err(PostmasterError(format!("the guard of this action (session {session}) is gone")))
+            }
+            Some(_) | None => Ok(guard),
+        }
+    }
+
+    /// The postmaster, or that its guard gets no time to show itself; fails when the guard is dead.
+    async fn look(&self) -> Result<(Guard, Option<Process>), PostmasterError> {
+        let guard = self.guard().await?;
+        if !guard.watch().borrow().is_alive {
+            return Err(PostmasterError("the guard is dead".to_owned()));
+        }
+        let process = guard.process().of_any_age().cloned();
+        Ok((guard, process))
     }
 }
 
@@ -42,10 +79,37 @@ impl Postmaster for GuardedPostmaster {
         }
     }
 
+    fn known(&self) -> BoxFuture<'_, Result<Process, PostmasterError>> {
+        Box::pin(async move {
+            loop {
+                if let (_, Some(process)) = self.look().await? {
+                    return Ok(process);
+                }
+                sleep(LOOK_AGAIN).await;
+            }
+        })
+    }
+
+    fn may_write(&self) -> Result<(), PostmasterError> {
+        let refuse = |why: &str| Err(PostmasterError(why.to_owned()));
+        if self.session.is_none() {
+            return refuse("it was decided for no life of the guard");
+        }
+        match self.slot.get().map(|guard| self.meant(guard)).transpose()? {
+            Some(guard) if guard.is_armed() => Ok(()),
+            Some(_) => refuse("the guard is not armed"),
+            None => refuse("there is no guard"),
+        }
+    }
+
     fn start(&self, command: PostmasterCommand) -> BoxFuture<'_, Result<u32, PostmasterError>> {
         Box::pin(async move {
-            let PostmasterCommand { program, args, env, log_file } = command;
-            self.guard()?.start(StartRequest { program, args, env, log_file }).await.map_err(failed)
+            let PostmasterCommand { program, args, env, log_file, may_write } = command;
+            if may_write {
+                self.may_write()?;
+            }
+            let request = StartRequest { program, args, env, log_file, must_be_armed: may_write };
+            self.guard().await?.start(request).await.map_err(failed)
         })
     }
 
@@ -55,24 +119,20 @@ impl Postmaster for GuardedPostmaster {
             PostmasterSignal::Immediate => GuardSignal::Immediate,
             PostmasterSignal::Reload => GuardSignal::Reload,
         };
-        Box::pin(async move { self.guard()?.signal(signal).await.map_err(failed) })
+        Box::pin(async move { self.guard().await?.signal(signal).await.map_err(failed) })
     }
 
     fn stopped(&self) -> BoxFuture<'_, Result<String, PostmasterError>> {
         Box::pin(async move {
-            let guard = self.guard()?;
-            let mut news = guard.watch();
             loop {
                 // The page is ahead of the news: it is written before a start is answered.
-                match guard.process() {
-                    Fact::Known { value: Process::Stopped, .. } => {
-                        let last_exit = news.borrow().last_exit;
-                        return Ok(how_it_ended(last_exit));
-                    }
-                    Fact::Known { .. } => {}
-                    Fact::Unknown(why) => return Err(PostmasterError(why)),
+                let (guard, process) = self.look().await?;
+                let mut news = guard.watch();
+                if process == Some(Process::Stopped) {
+                    let last_exit = news.borrow().last_exit;
+                    return Ok(how_it_ended(last_exit));
                 }
-                if tokio::time::timeout(LOOK_AGAIN, news.changed()).await.is_ok_and(|news| news.is_err()) {
+                if timeout(LOOK_AGAIN, news.changed()).await.is_ok_and(|news| news.is_err()) {
                     return Err(PostmasterError("the guard is gone".to_owned()));
                 }
             }

@@ -35,6 +35,8 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 const REAP_TIMEOUT: Duration = Duration::from_millis(500);
 /// A guard that ends at the moment of attaching is replaced, and so is the next.
 const ENSURE_ATTEMPTS: usize = 4;
+/// Before attaching: no life of a guard, no daemon in charge.
+const NOBODY: (Session, u64) = (Session(0), 0);
 
 /// The handle on a guard process: cheap to clone, `Send + Sync`. One daemon has it at a time; a later
 /// [`Guard::ensure`] voids the earlier handles.
@@ -181,7 +183,8 @@ impl Guard {
         place: &Place,
         process: &Exact,
     ) -> Result<(BufReader<UnixStream>, u64, Vec<String>), GuardError> {
-        let (answer, stream) = ask(place, process.pid, "attach", 0, Request::Attach, ANSWER_TIMEOUT).await?;
+        let (answer, stream) =
+            ask(place, process.pid, "attach", NOBODY, Request::Attach, ANSWER_TIMEOUT).await?;
         if let Answer::Attached { attachment, warnings, .. } = answer {
             Ok((stream, attachment, warnings))
         } else {
@@ -312,13 +315,18 @@ impl Guard {
         self.inner.deadline.extend(epoch, deadline)
     }
 
+    /// Is PostgreSQL killed at a deadline which is ahead?
+    pub fn is_armed(&self) -> bool {
+        self.is_alive() && self.page().deadline().is_some_and(|(deadline, _)| deadline > clock::now())
+    }
+
     /// Voids the deadline. Allowed only while PostgreSQL cannot be writable, or while the epoch is pinned.
     pub async fn disarm(&self) -> Result<(), GuardError> {
         self.order("disarm", Request::Disarm).await
     }
 
     /// Starts the postmaster as a child of the guard and returns its pid, at once: it is not ready yet. Refused while
-    /// any server of the data directory is left.
+    /// any server of the data directory is left, and when a server which may write would have no deadline.
     pub async fn start(&self, request: StartRequest) -> Result<u32, GuardError> {
         let exits = self.page().exits().0;
         let answer = self.request("start", Request::Start(request), START_TIMEOUT).await?;
@@ -438,9 +446,8 @@ impl Guard {
         request: Request,
         limit: Duration,
     ) -> Result<Answer, GuardError> {
-        let attachment = self.inner.deadline.attachment;
-        let (answer, _) =
-            ask(&self.inner.place, self.inner.guard_pid, name, attachment, request, limit).await?;
+        let asker = (self.session(), self.inner.deadline.attachment);
+        let (answer, _) = ask(&self.inner.place, self.inner.guard_pid, name, asker, request, limit).await?;
         Ok(answer)
     }
 }
@@ -456,13 +463,13 @@ async fn ask(
     place: &Place,
     pid: u32,
     name: &'static str,
-    attachment: u64,
+    (session, attachment): (Session, u64),
     request: Request,
     limit: Duration,
 ) -> Result<(Answer, BufReader<UnixStream>), GuardError> {
     let exchange = async {
         let mut stream = UnixStream::connect(place.socket()).await?;
-        let envelope = Envelope { version: page::VERSION, attachment, request };
+        let envelope = Envelope { version: page::VERSION, session, attachment, request };
         let mut line = serde_json::to_vec(&envelope)?;
         line.push(b'\n');
         stream.write_all(&line).await?;

@@ -22,6 +22,8 @@ pub struct StartRequest {
     pub env: BTreeMap<String, String>,
     /// The file to which standard output and standard error are appended; created when missing, mode 0600.
     pub log_file: PathBuf,
+    /// The server may write: refused unless the guard is armed with a deadline which is ahead.
+    pub must_be_armed: bool,
 }
 
 impl fmt::Debug for StartRequest {
@@ -32,6 +34,7 @@ impl fmt::Debug for StartRequest {
             .field("args", &self.args)
             .field("env", &self.env.keys().collect::<Vec<_>>())
             .field("log_file", &self.log_file)
+            .field("must_be_armed", &self.must_be_armed)
             .finish()
     }
 }
@@ -134,6 +137,8 @@ pub(super) enum Request {
 pub(super) struct Envelope {
     /// [`super::page::VERSION`] of the daemon.
     pub(super) version: u64,
+    /// The life of the guard which is meant: the socket's place outlives each of them. Zero for [`Request::Attach`].
+    pub(super) session: Session,
     /// Which daemon asks; only the one in charge may.
     pub(super) attachment: u64,
     /// What it asks.

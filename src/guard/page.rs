@@ -26,7 +26,7 @@ use crate::ha::Process;
 /// "PGHERDGD", so that a foreign file is not taken for a page.
 const MAGIC: u64 = u64::from_be_bytes(*b"PGHERDGD");
 /// Of page and messages; raised with every change that an older program would misread.
-pub(super) const VERSION: u64 = 1;
+pub(super) const VERSION: u64 = 2;
 /// One page of memory.
 const SIZE: usize = 4096;
 /// Where the path begins; the words before it are room for later versions.

@@ -310,6 +310,9 @@ impl Guard {
         if matches!(envelope.request, Request::Attach) {
             return self.attach(connection);
         }
+        if envelope.session != self.page.session() {
+            return connection.answer(&Answer::Refused("another life of the guard is meant".to_owned()));
+        }
         let is_in_charge = self.attached.as_ref().is_some_and(|one| one.attachment == envelope.attachment);
         let answer = if is_in_charge {
             self.perform(&envelope.request, clock::now()).unwrap_or_else(Answer::Refused)
@@ -339,6 +342,10 @@ impl Guard {
                 Ok(Answer::Done)
             }
             Request::Start(start) => {
+                let is_armed = self.page.deadline().is_some_and(|(deadline, _)| deadline > now);
+                if start.must_be_armed && !is_armed {
+                    return Err("PostgreSQL could write, and the guard is not armed".to_owned());
+                }
                 self.supervisor.start(&self.page, start).map(|pid| Answer::Postmaster(Some(pid)))
             }
             Request::Adopt => self.supervisor.adopt(&self.page, now).map(Answer::Postmaster),

@@ -120,7 +120,7 @@ impl Postgres {
         if layout.classify() == DataDir::Incomplete {
             self.stop(StopMode::Immediate, false).await?;
         }
-        self.refuse_unless_stopped("the data directory cannot be filled")
+        self.refuse_unless_stopped("the data directory cannot be filled").await
     }
 
     /// Empties a data directory which this daemon began to fill and did not finish.

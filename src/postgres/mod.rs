@@ -57,12 +57,12 @@ const SOCKETS_FALLBACK: &str = "/tmp";
 #[derive(Clone, Debug)]
 pub struct Postgres {
     inner: Arc<Inner>,
+    postmaster: Arc<dyn Postmaster>,
 }
 
 #[derive(Debug)]
 struct Inner {
     settings: RwLock<Arc<Settings>>,
-    postmaster: Arc<dyn Postmaster>,
     /// The kept connection.
     session: Mutex<Option<Arc<Session>>>,
     cache: Mutex<Cache>,
@@ -75,12 +75,18 @@ impl Postgres {
     pub fn new(settings: Settings, postmaster: Arc<dyn Postmaster>) -> Self {
         let inner = Inner {
             settings: RwLock::new(Arc::new(settings)),
-            postmaster,
             session: Mutex::default(),
             cache: Mutex::default(),
             background: Mutex::default(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), postmaster }
+    }
+
+    /// The same PostgreSQL for one action, through a parent which refuses it once it is no longer the one for which the
+    /// action was decided.
+    #[must_use]
+    pub fn through(&self, postmaster: Arc<dyn Postmaster>) -> Self {
+        Self { inner: Arc::clone(&self.inner), postmaster }
     }
 
     /// Are PostgreSQL's programs there, and can they be used? Their major version. To be asked before anything else is
@@ -156,11 +162,7 @@ impl Postgres {
     }
 
     fn is_running(&self) -> bool {
-        matches!(self.inner.postmaster.process().of_any_age(), Some(Process::Running { .. }))
-    }
-
-    fn is_stopped(&self) -> bool {
-        matches!(self.inner.postmaster.process().of_any_age(), Some(Process::Stopped))
+        matches!(self.postmaster.process().of_any_age(), Some(Process::Running { .. }))
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {

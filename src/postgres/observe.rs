@@ -75,7 +75,7 @@ impl Postgres {
             (files, control)
         };
         let ((files, control), server) = tokio::join!(look_at_files, self.observe_server(SERVER_LIMIT));
-        let process = self.inner.postmaster.process();
+        let process = self.postmaster.process();
         if files.is_copy && server.of_any_age().is_some_and(|answered| streams(&answered.server)) {
             self.value_copy_in_background();
         }
@@ -132,7 +132,7 @@ impl Postgres {
     }
 
     async fn observe_server(&self, limit: Duration) -> Fact<Answered> {
-        let Some(Process::Running { pid, .. }) = self.inner.postmaster.process().of_any_age().cloned() else {
+        let Some(Process::Running { pid, .. }) = self.postmaster.process().of_any_age().cloned() else {
             self.forget_session();
             return Fact::Unknown("PostgreSQL is not running".to_owned());
         };

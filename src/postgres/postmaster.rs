@@ -19,6 +19,8 @@ pub struct PostmasterCommand {
     pub env: BTreeMap<String, String>,
     /// The file to which standard output and standard error are appended, mode 0600.
     pub log_file: PathBuf,
+    /// The server is a primary: its parent must be able to end it when it may write no longer.
+    pub may_write: bool,
 }
 
 impl fmt::Debug for PostmasterCommand {
@@ -27,6 +29,7 @@ impl fmt::Debug for PostmasterCommand {
             .field("program", &self.program)
             .field("args", &self.args)
             .field("log_file", &self.log_file)
+            .field("may_write", &self.may_write)
             .finish_non_exhaustive()
     }
 }
@@ -52,6 +55,13 @@ pub trait Postmaster: Send + Sync + fmt::Debug {
     /// The postmaster as its parent sees it, at once; an adopted one counts as running.
     fn process(&self) -> Fact<Process>;
 
+    /// Waits until it is known what the postmaster does: a parent that gets no time on a busy machine tells it later.
+    /// Fails when the parent is gone.
+    fn known(&self) -> BoxFuture<'_, Result<Process, PostmasterError>>;
+
+    /// May the server leave recovery under this parent at this moment? Fails with the reason why not.
+    fn may_write(&self) -> Result<(), PostmasterError>;
+
     /// Starts it and returns its process id at once: it is not ready yet.
     fn start(&self, command: PostmasterCommand) -> BoxFuture<'_, Result<u32, PostmasterError>>;
 
@@ -59,6 +69,6 @@ pub trait Postmaster: Send + Sync + fmt::Debug {
     fn signal(&self, signal: PostmasterSignal) -> BoxFuture<'_, Result<(), PostmasterError>>;
 
     /// Waits until no process of the data directory is left (at once when none is) and says how the postmaster ended,
-    /// for example `exit status 1`.
+    /// for example `exit status 1`. A parent that gets no time is waited for; fails when it is gone.
     fn stopped(&self) -> BoxFuture<'_, Result<String, PostmasterError>>;
 }

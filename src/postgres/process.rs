@@ -37,11 +37,12 @@ impl Postgres {
     }
 
     pub(super) async fn start_with(&self, role: Role, access: Access) -> Result<(), PgError> {
-        if let (true, Role::Standby(upstream)) = (self.is_running(), &role) {
+        let runs = self.runs().await?;
+        if let (true, Role::Standby(upstream)) = (runs, &role) {
             self.follow(upstream.clone()).await?;
         }
         let mut log_offset = None;
-        if !self.is_running() {
+        if !runs {
             self.await_stopped().await?;
             self.remove_discarded_in_background();
             if access == Access::Usual {
@@ -56,13 +57,13 @@ impl Postgres {
                 self.value_copy().await?;
             }
             self.forget_session();
-            log_offset = Some(self.spawn(&least).await?);
+            log_offset = Some(self.spawn(&role, &least).await?);
         }
         self.await_ready(&role, log_offset).await
     }
 
     /// Starts the postmaster; the length which its log file had.
-    async fn spawn(&self, least: &LeastSettings) -> Result<u64, PgError> {
+    async fn spawn(&self, role: &Role, least: &LeastSettings) -> Result<u64, PgError> {
         let settings = self.settings();
         rotate(&settings.log_file);
         let log_offset = std::fs::metadata(&settings.log_file).map_or(0, |is| is.len());
@@ -71,8 +72,9 @@ impl Postgres {
             args: conf::arguments(&settings, least),
             env: std::env::vars().filter(|(name, _)| is_inherited(name)).collect(),
             log_file: settings.log_file.clone(),
+            may_write: *role == Role::Primary,
         };
-        let started = self.inner.postmaster.start(command).await;
+        let started = self.postmaster.start(command).await;
         started.map_err(PgError::postmaster("cannot start PostgreSQL"))?;
         Ok(log_offset)
     }
@@ -109,7 +111,7 @@ impl Postgres {
                     Err(PgError::StartTimeout { seconds: limit.unwrap_or_default().as_secs(), log })
                 }
             },
-            ended = self.inner.postmaster.stopped() => {
+            ended = self.postmaster.stopped() => {
                 let how = ended.map_err(PgError::postmaster("PostgreSQL ended while starting"))?;
                 let tail = tail_of(&log, log_offset.unwrap_or(0));
                 Err(PgError::EndedWhileStarting { how, log, tail })
@@ -119,7 +121,7 @@ impl Postgres {
 
     /// Stops the server and waits until no process of it is left.
     pub(super) async fn stop(&self, mode: StopMode, checkpoint_first: bool) -> Result<(), PgError> {
-        if self.is_stopped() {
+        if self.known().await? == Process::Stopped {
             return Ok(());
         }
         if checkpoint_first && self.is_running() {
@@ -128,13 +130,13 @@ impl Postgres {
                 session.checkpoint(CHECKPOINT_LIMIT).await.ok();
             }
         }
-        if self.is_running() {
+        if self.runs().await? {
             let signal = match mode {
                 StopMode::Fast => PostmasterSignal::Fast,
                 StopMode::Immediate => PostmasterSignal::Immediate,
             };
-            let sent = self.inner.postmaster.signal(signal).await;
-            if self.is_running() {
+            let sent = self.postmaster.signal(signal).await;
+            if self.runs().await? {
                 sent.map_err(PgError::postmaster("cannot stop PostgreSQL"))?;
             }
         }
@@ -144,20 +146,29 @@ impl Postgres {
         Ok(())
     }
 
+    /// What the postmaster does, as soon as it is known.
+    async fn known(&self) -> Result<Process, PgError> {
+        let known = self.postmaster.known().await;
+        known.map_err(PgError::postmaster("it is not known whether PostgreSQL runs"))
+    }
+
+    async fn runs(&self) -> Result<bool, PgError> {
+        Ok(matches!(self.known().await?, Process::Running { .. }))
+    }
+
     /// Waits until no process of the data directory is left.
     pub(super) async fn await_stopped(&self) -> Result<(), PgError> {
-        let ended = self.inner.postmaster.stopped().await;
+        let ended = self.postmaster.stopped().await;
         ended.map_err(PgError::postmaster("cannot wait for the end of PostgreSQL")).map(|_| ())
     }
 
     /// Is the data directory free to be changed as a whole?
-    pub(super) fn refuse_unless_stopped(&self, what: &str) -> Result<(), PgError> {
-        match self.inner.postmaster.process().of_any_age() {
-            Some(Process::Stopped) => Ok(()),
-            Some(Process::Running { .. } | Process::Ending) => {
+    pub(super) async fn refuse_unless_stopped(&self, what: &str) -> Result<(), PgError> {
+        match self.known().await? {
+            Process::Stopped => Ok(()),
+            Process::Running { .. } | Process::Ending => {
                 Err(PgError::Refused(format!("{what}: PostgreSQL is still running")))
             }
-            None => Err(PgError::Refused(format!("{what}: it is not known whether PostgreSQL runs"))),
         }
     }
 }

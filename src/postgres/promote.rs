@@ -35,7 +35,7 @@ impl Postgres {
         };
         tokio::select! {
             () = asking => {}
-            ended = self.inner.postmaster.stopped() => {
+            ended = self.postmaster.stopped() => {
                 let how = ended.map_err(PgError::postmaster("PostgreSQL ended before it was promoted"))?;
                 return Err(PgError::Refused(format!("PostgreSQL ended before it was promoted ({how})")));
             }
@@ -57,6 +57,7 @@ impl Postgres {
         if !session.is_in_recovery().await? {
             return Ok(true);
         }
+        self.postmaster.may_write().map_err(PgError::postmaster("the promotion is not asked for"))?;
         session.promote().await?;
         Ok(false)
     }

@@ -28,7 +28,7 @@ impl Postgres {
     pub(super) async fn rewind(&self, source: &Upstream) -> Result<(), PgError> {
         let (settings, layout) = (self.settings(), self.layout());
         end_leftovers(&layout.data_dir).await;
-        self.refuse_unless_stopped("pg_rewind cannot run")?;
+        self.refuse_unless_stopped("pg_rewind cannot run").await?;
         refuse_unfinished(&layout)?;
         self.forget_control();
         let credentials = settings.rewind.as_ref().unwrap_or(&settings.superuser);

@@ -92,7 +92,7 @@ impl Postgres {
         if !self.is_running() {
             return Ok(());
         }
-        let signal = self.inner.postmaster.signal(PostmasterSignal::Reload);
+        let signal = self.postmaster.signal(PostmasterSignal::Reload);
         signal.await.map_err(PgError::postmaster("cannot reload PostgreSQL"))
     }
 }

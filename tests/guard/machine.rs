@@ -102,6 +102,7 @@ impl Machine {
             args,
             env: BTreeMap::from([("LC_ALL".to_owned(), "C".to_owned())]),
             log_file: self.log_file(),
+            must_be_armed: false,
         }
     }
 

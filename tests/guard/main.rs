@@ -9,6 +9,7 @@
 mod daemons;
 mod deadline;
 mod guards;
+mod jobs;
 mod machine;
 mod postmasters;
 mod stage;
