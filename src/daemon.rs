@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
+use pgherd_raft::listener;
 use pgherd_raft::model::{Incarnation, Member, MemberKind, PostgresAddr};
 use pgherd_raft::{Group, PeerServer};
 use tokio::signal::unix::{SignalKind, signal};
@@ -139,7 +140,7 @@ fn ensure_data_dir(path: &Path) -> anyhow::Result<()> {
 /// A port in use must be noticed before this node joins a group.
 fn ensure_free(config: &Config) -> anyhow::Result<()> {
     for socket in config.restapi.listen.sockets() {
-        if let Err(error) = std::net::TcpListener::bind(&socket)
+        if let Err(error) = listener::listen(&socket)
             && error.kind() == std::io::ErrorKind::AddrInUse
         {
             return Err(api::ApiError::PortInUse { addr: socket }.into());

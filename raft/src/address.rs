@@ -144,16 +144,10 @@ impl ListenAddress {
         HostPort { host, port: self.port }
     }
 
-    /// The texts to bind, one for each host; wildcards as the IP address which means them.
+    /// The texts to listen on, one for each host; see [`crate::listener::listen`].
     pub fn sockets(&self) -> Vec<String> {
         let port = self.port;
-        self.hosts
-            .iter()
-            .map(|host| match host.as_str() {
-                "*" => format!("[::]:{port}"),
-                host => HostPort { host: host.to_owned(), port }.to_string(),
-            })
-            .collect()
+        self.hosts.iter().map(|host| HostPort { host: host.clone(), port }.to_string()).collect()
     }
 }
 
@@ -273,7 +267,7 @@ mod tests {
         assert_eq!(listen("127.0.0.1,[::1]:6000").to_string(), "127.0.0.1,[::1]:6000");
         assert!(ListenAddress::parse("a,,b:1", None).is_err());
         assert!(listen("10.0.0.1,0.0.0.0").is_wildcard());
-        assert_eq!(listen("*:6000").sockets(), ["[::]:6000"]);
+        assert_eq!(listen("*:6000").sockets(), ["*:6000"]);
         assert_eq!(listen("10.0.0.1,127.0.0.1").local().to_string(), "127.0.0.1:5432");
         assert_eq!(listen("10.0.0.1,10.0.0.2").local().to_string(), "10.0.0.1:5432");
         assert_eq!(listen("*").local().to_string(), "127.0.0.1:5432");

@@ -6,6 +6,7 @@ pub mod config;
 pub mod founding;
 pub mod group;
 pub mod lease;
+pub mod listener;
 pub mod membership;
 pub mod model;
 pub mod network;

@@ -4,7 +4,7 @@
 //! connection that carries no operation is closed for the newest.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -15,6 +15,7 @@ use axum::http::Method;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use pgherd_raft::listener;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinSet};
@@ -36,14 +37,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Why the API could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// The address is not one.
-    #[error("cannot listen on {addr:?} for the REST API: {reason}; set restapi.listen to HOST:PORT")]
-    Address {
-        /// As configured.
-        addr: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// Somebody else listens there.
     #[error(
         "cannot listen on {addr} for the REST API: the address is in use; stop the program which uses it or set another restapi.listen"
@@ -119,24 +112,15 @@ pub fn serve(addr: &str, state: ApiState) -> Result<ApiServer, ApiError> {
 }
 
 fn listen(addr: &str) -> Result<TcpListener, ApiError> {
-    let wrong = |reason: &str| ApiError::Address { addr: addr.to_owned(), reason: reason.to_owned() };
-    let (host, port) = addr.rsplit_once(':').ok_or_else(|| wrong("there is no port"))?;
-    let port: u16 = port.parse().map_err(|_| wrong("the port is no number from 1 to 65535"))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let candidates: Vec<SocketAddr> = if host.is_empty() || host == "*" {
-        vec![SocketAddr::from(([0_u16; 8], port)), SocketAddr::from(([0_u8; 4], port))]
-    } else {
-        (host, port).to_socket_addrs().map_err(|source| wrong(&source.to_string()))?.collect()
-    };
-    let listener = TcpListener::bind(candidates.as_slice()).map_err(|source| {
+    let failed = |source: std::io::Error| {
         let addr = addr.to_owned();
         if source.kind() == std::io::ErrorKind::AddrInUse {
             ApiError::PortInUse { addr }
         } else {
             ApiError::Listen { addr, source }
         }
-    })?;
-    let failed = |source| ApiError::Listen { addr: addr.to_owned(), source };
+    };
+    let listener = listener::listen(addr).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
 }

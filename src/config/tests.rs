@@ -243,6 +243,16 @@ fn wildcards_need_an_address_to_tell_the_others() {
 }
 
 #[test]
+fn only_postgresql_listens_on_several_hosts() {
+    good(&LEAST.replace("listen: 127.0.0.1:5432", "listen: '127.0.0.1,127.0.0.2:5432'"), &[]);
+    let several = "{self_addr: '127.0.0.1:2222', bind_addr: '127.0.0.1,127.0.0.2:2222'}";
+    let errors = bad(&LEAST.replace("{self_addr: '127.0.0.1:2222'}", several), &[]);
+    assert!(errors.to_string().contains("raft.bind_addr: names 2 hosts"), "{errors}");
+    let errors = bad(LEAST, &[("PATRONI_RESTAPI_LISTEN", "127.0.0.1,127.0.0.2:8008")]);
+    assert!(errors.to_string().contains("write '*:8008'"), "{errors}");
+}
+
+#[test]
 fn custom_methods_keep_their_arguments() {
     let text = format!(
         "{LEAST}

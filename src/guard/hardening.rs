@@ -1,4 +1,4 @@
-//! What the guard asks of the system so that it runs when nothing else does. Each refusal is a warning, not an end.
+//! What the guard asks of the system so that it runs when nothing else does. A refusal is a warning, not an end.
 
 use std::fs;
 use std::io;
@@ -35,28 +35,33 @@ fn set_signals(disposition: libc::sighandler_t) {
     }
 }
 
-/// Real-time priority, locked memory, protection from the OOM killer; a sentence for each that was refused.
-pub(super) fn protect() -> Vec<String> {
-    let mut warnings = Vec::new();
-    if let Err(error) = real_time() {
+/// Real-time priority, locked memory, protection from the OOM killer; one sentence for all that was refused.
+pub(super) fn protect() -> Option<String> {
+    let real_time = real_time();
+    if real_time.is_err() {
         // The next best; refused as well where the other was, most often.
         setpriority_process(None, -20).ok();
-        warnings.push(format!(
-            "the guard runs without real-time priority ({error}): allow it with LimitRTPRIO=1 or CAP_SYS_NICE"
-        ));
     }
-    if let Err(error) = lock_memory() {
-        warnings.push(format!(
-            "the guard's memory is not locked ({error}): allow it with LimitMEMLOCK=infinity or CAP_IPC_LOCK"
-        ));
-    }
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", "-1000") {
-        warnings.push(format!(
-            "the guard is not protected from the OOM killer ({error}): allow it with OOMScoreAdjust=-1000 or \
-             CAP_SYS_RESOURCE"
-        ));
-    }
-    warnings
+    let memory = lock_memory();
+    let oom = fs::write("/proc/self/oom_score_adj", "-1000");
+    missing(&[
+        ("real-time priority", real_time.err(), "LimitRTPRIO=1"),
+        ("locked memory", memory.err(), "LimitMEMLOCK=infinity"),
+        ("protection from the OOM killer", oom.err(), "OOMScoreAdjust=-1000 (or CAP_SYS_RESOURCE)"),
+    ])
+}
+
+fn missing(parts: &[(&str, Option<io::Error>, &str)]) -> Option<String> {
+    let refused = || parts.iter().filter_map(|(what, error, cure)| Some((what, error.as_ref()?, cure)));
+    let what: Vec<String> = refused().map(|(what, error, _)| format!("{what} ({error})")).collect();
+    let cures: Vec<String> = refused().map(|(.., cure)| (*cure).to_owned()).collect();
+    (!what.is_empty()).then(|| {
+        format!(
+            "it runs without {}: a starved machine can delay it; allow it in the service with {}",
+            what.join(", "),
+            cures.join(", ")
+        )
+    })
 }
 
 /// The children (the postmaster) must not inherit it: hence RESET_ON_FORK.
@@ -77,4 +82,23 @@ fn lock_memory() -> io::Result<()> {
         setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum })?;
     }
     Ok(mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sentence_names_all_that_is_missing_and_the_cures() {
+        let refused = || Some(io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(missing(&[("a", None, "A=1"), ("b", None, "B=1")]), None);
+        let sentence = missing(&[("a", refused(), "A=1"), ("b", None, "B=1"), ("c", refused(), "C=1")]);
+        assert_eq!(
+            sentence.as_deref(),
+            Some(
+                "it runs without a (Operation not permitted (os error 1)), c (Operation not permitted (os error 1)): a \
+                 starved machine can delay it; allow it in the service with A=1, C=1"
+            )
+        );
+    }
 }

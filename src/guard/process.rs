@@ -105,7 +105,7 @@ fn prepare(args: impl Iterator<Item = OsString>) -> Result<Guard, String> {
     let lock = lock(&place)?;
     let me = procfs::stat(std::process::id()).ok_or("cannot read /proc: mount it")?;
     let oom_score_adj = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_else(|_| "0".to_owned());
-    let warnings = hardening::protect();
+    let warnings = hardening::protect().into_iter().collect();
     let socket = place.socket();
     fs::remove_file(&socket).ok();
     let listener = UnixListener::bind(&socket).map_err(at("cannot make the guard's socket"))?;

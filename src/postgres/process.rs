@@ -5,6 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pgherd_raft::config::{is_configuration_variable, process_environment};
 use tokio::time::{sleep, timeout};
 
 use super::Postgres;
@@ -70,7 +71,7 @@ impl Postgres {
         let command = PostmasterCommand {
             program: self.programs()?.path("postgres"),
             args: conf::arguments(&settings, least),
-            env: std::env::vars().filter(|(name, _)| is_inherited(name)).collect(),
+            env: process_environment().into_iter().filter(|(name, _)| is_inherited(name)).collect(),
             log_file: settings.log_file.clone(),
             may_write: *role == Role::Primary,
         };
@@ -176,9 +177,12 @@ impl Postgres {
 /// Commands of the operator's which PostgreSQL runs may need the environment; our own settings, with passwords, and
 /// libpq's defaults are none of their business.
 fn is_inherited(name: &str) -> bool {
-    !["PATRONI_", "PGHERD_", "PG", "RUST_", "NOTIFY_SOCKET", "WATCHDOG_"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    const NOT_INHERITED: [&str; 4] = ["PG", "RUST_", "NOTIFY_SOCKET", "WATCHDOG_"];
+    // Read by the postmaster for its children, and set where the service is protected from the OOM killer.
+    if name.starts_with("PG_OOM_ADJUST_") {
+        return true;
+    }
+    !is_configuration_variable(name) && !NOT_INHERITED.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn rotate(log: &Path) {

@@ -2,7 +2,7 @@
 //!
 //! Promises: it never waits longer than its limit, it ends the program and what the program started when the caller
 //! goes away, and what it says of a failure holds the end of what the program said. Passwords are never arguments: they
-//! come in a password file or in the environment.
+//! come in a password file or in the environment, of which the daemon's own configuration is no part.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use pgherd_raft::config::is_configuration_variable;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -128,6 +129,7 @@ impl Tool {
     ) -> Result<String, ToolError> {
         let program = self.name();
         let mut command = Command::new(&self.program);
+        withhold_configuration(&mut command, std::env::vars_os().map(|(name, _)| name));
         command
             .args(&self.args)
             .env_remove("PGPASSWORD")
@@ -198,6 +200,13 @@ async fn tail_of(stream: Option<impl AsyncRead + Unpin>, keep: usize) -> String 
         }
     }
     String::from_utf8_lossy(kept.make_contiguous()).into_owned()
+}
+
+/// The daemon's own settings, passwords among them, are none of the program's business.
+fn withhold_configuration(command: &mut Command, names: impl Iterator<Item = OsString>) {
+    for name in names.filter(|name| is_configuration_variable(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
 }
 
 /// Ends programs which an earlier life of the daemon left working on a data directory: they would write into it while
@@ -310,6 +319,16 @@ mod tests {
         for bad in ["'a", "\"a", "a\\"] {
             assert!(split_words(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_configuration_is_withheld() {
+        let mut command = Command::new("/usr/bin/env");
+        let given = ["PATRONI_SUPERUSER_PASSWORD", "PGHERD_REPLICATION_PASSWORD", "LANG_OF_MINE"];
+        command.env_clear().envs(given.map(|name| (name, "value")));
+        withhold_configuration(&mut command, given.into_iter().map(OsString::from));
+        let printed = command.output().await.expect("env(1)").stdout;
+        assert_eq!(String::from_utf8_lossy(&printed), "LANG_OF_MINE=value\n");
     }
 
     #[tokio::test]

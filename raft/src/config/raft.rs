@@ -34,7 +34,7 @@ pub fn read_raft(mut section: Section<'_>, default_store: Option<PathBuf>) -> Op
     let was_present = section.is_present();
     let self_addr = section.address("self_addr", None);
     let bind_addr = match section.get("bind_addr") {
-        Some(_) => section.listen("bind_addr", None),
+        Some(_) => section.listen_at_one("bind_addr"),
         None => self_addr
             .as_ref()
             .map(|HostPort { host, port }| ListenAddress { hosts: vec![host.clone()], port: *port }),

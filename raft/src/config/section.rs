@@ -256,6 +256,17 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// `host:port` to listen on, where there is one listener only.
+    pub fn listen_at_one(&mut self, key: &str) -> Option<ListenAddress> {
+        let address = self.listen(key, None)?;
+        if address.hosts.len() > 1 {
+            let (path, place) = (self.key(key), self.value_place(key));
+            let what = format!("names {} hosts, but only one is possible here", address.hosts.len());
+            self.report.error(&path, &place, what, format!("name one, or write '*:{}'", address.port));
+        }
+        Some(address)
+    }
+
     /// A list of texts; one text alone is a list of one.
     pub fn texts(&mut self, key: &str) -> Option<Vec<String>> {
         let nodes = self.list(key)?;

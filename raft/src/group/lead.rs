@@ -64,12 +64,14 @@ pub(crate) async fn run(node: Arc<Node>) {
     }
 }
 
-/// Says once that a member does not answer, and once that it does again. Counts in how many looks it was silent.
+/// Says once that a member does not answer, and once that it does again; nothing of those which gave their vote back,
+/// since they said so themselves. Counts in how many looks each was silent.
 fn tell_who_is_silent(node: &Node, silent: &mut BTreeMap<MemberId, u32>) {
-    let reachable = node.membership_view().reachable;
+    let RaftMembershipView { reachable, voters, .. } = node.membership_view();
     let applied = Arc::clone(&node.applied.borrow());
+    let has_left = |id: &MemberId| applied.state.leaving.contains(id) && !voters.contains(id);
     let mut looks = BTreeMap::new();
-    for id in applied.state.members.keys() {
+    for id in applied.state.members.keys().filter(|id| !has_left(id)) {
         let before = silent.get(id).copied().unwrap_or(0);
         if !reachable.contains(id) {
             looks.insert(*id, before.saturating_add(1));

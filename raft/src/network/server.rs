@@ -21,6 +21,7 @@ use tonic_prost::ProstCodec;
 
 use super::envelope::{Answer, CALL_PATH, Envelope, MAX_MESSAGE_BYTES, PROTO};
 use crate::group::StartError;
+use crate::listener::listen;
 
 /// Threads of the port: two, so that one long answer does not delay all others.
 const THREADS: usize = 2;
@@ -97,7 +98,7 @@ impl fmt::Debug for PeerServer {
 }
 
 impl PeerServer {
-    /// Listens on `host:port`.
+    /// Listens on `host:port`; a host of `*` is every address.
     pub async fn bind(addr: &str) -> Result<Self, StartError> {
         let failed = |source: std::io::Error| {
             let addr = addr.to_owned();
@@ -118,7 +119,12 @@ impl PeerServer {
         let shared = Arc::new(Shared { routes: Arc::clone(&routes), runtime: Some(runtime), handle });
         let mut binding = JoinSet::new();
         let wanted = addr.to_owned();
-        binding.spawn_on(async move { TcpListener::bind(wanted).await }, shared.runtime());
+        let bind = async move {
+            let listener = listen(&wanted)?;
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        };
+        binding.spawn_on(bind, shared.runtime());
         let listener = match binding.join_next().await {
             Some(Ok(bound)) => bound.map_err(failed)?,
             Some(Err(error)) => return Err(failed(std::io::Error::other(error))),

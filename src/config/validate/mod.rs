@@ -63,7 +63,7 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
 
 fn restapi(mut section: Section<'_>) -> Option<RestApi> {
     let listen = match section.get("listen") {
-        Some(_) => section.listen("listen", None),
+        Some(_) => section.listen_at_one("listen"),
         None => Some(ListenAddress { hosts: vec!["127.0.0.1".to_owned()], port: 8008 }),
     };
     let connect_address = connect_address(&mut section, listen.as_ref(), None);
