@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
 use pgherd_raft::listener;
-use pgherd_raft::model::{Incarnation, Member, MemberKind, PostgresAddr};
+use pgherd_raft::model::{Incarnation, Member, MemberKind, PostgresAddr, SystemIdentifier};
 use pgherd_raft::{Group, PeerServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -47,7 +47,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot use the data directory {}", config.postgresql.data_dir.display()))?;
     let server = PeerServer::bind(&bind_addr(&config)?).await?;
-    let group = Group::start(&server, group_config(&config, &member)).await?;
+    let system_identifier = postgres.system_identifier().await;
+    let group = Group::start(&server, group_config(&config, &member, system_identifier)).await?;
     info!("this is {} of {}, node id {}", config.name, config.scope, group.id());
     let parts = Parts {
         group: group.clone(),
@@ -174,11 +175,16 @@ fn member(config: &Config) -> anyhow::Result<Member> {
     })
 }
 
-fn group_config(config: &Config, member: &Member) -> GroupConfig {
+fn group_config(
+    config: &Config,
+    member: &Member,
+    system_identifier: Option<SystemIdentifier>,
+) -> GroupConfig {
     GroupConfig {
         scope: config.scope.clone(),
         member: member.clone(),
         partner_addrs: config.raft.partner_addrs.iter().map(ToString::to_string).collect(),
+        system_identifier,
         data_dir: config.raft.data_dir.clone(),
         timing: Timing::default(),
     }

@@ -145,9 +145,13 @@ impl Agent {
             self.follow_settings().await;
             let observation = self.observe().await;
             let decision = ha::decide(&observation);
-            self.log(&decision);
             self.publish(&observation, &decision);
-            if let Some(ended) = self.is_over(&observation, &decision) {
+            let over = self.is_over(&observation, &decision);
+            // What the daemon ends with is said by whoever runs it.
+            if !matches!(over, Some(Ended::Fatal(_))) {
+                self.log(&decision);
+            }
+            if let Some(ended) = over {
                 break ended;
             }
             self.act(&observation, &decision).await;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pgherd_raft::model::other_system;
+
 use super::action::{Action, GuardAction, PgAction, StopMode};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Fact, Observation, Process};
@@ -140,13 +142,7 @@ fn wrong_data(o: &Observation) -> Option<Decision> {
         DataDir::Initialised { .. } => {
             let own = o.postgres.control.of_any_age()?.system_identifier;
             let cluster = o.cluster.system_identifier.filter(|cluster| *cluster != own)?;
-            stuck(
-                Rule::OtherSystem,
-                format!(
-                    "system ID mismatch, node {} belongs to a different cluster: {cluster} != {own}; name another data_dir or another scope",
-                    o.my_name()
-                ),
-            )
+            stuck(Rule::OtherSystem, other_system(&o.my_name(), cluster, own))
         }
         DataDir::Empty | DataDir::Incomplete => None,
     }

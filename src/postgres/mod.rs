@@ -36,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 pub use control_data::ControlDataError;
 pub use error::PgError;
+use pgherd_raft::model::SystemIdentifier;
 pub use postmaster::{Postmaster, PostmasterCommand, PostmasterError, PostmasterSignal};
 pub use programs::ProgramsError;
 pub use query::QueryError;
@@ -47,7 +48,7 @@ use self::layout::Layout;
 use self::observe::Cache;
 use self::programs::Programs;
 use self::query::{Local, Session};
-use crate::ha::{PgAction, Process};
+use crate::ha::{DataDir, PgAction, Process};
 
 /// Where the server's sockets are unless the configuration says otherwise: Debian's place, if it may be used.
 const SOCKETS: &str = "/var/run/postgresql";
@@ -106,6 +107,16 @@ impl Postgres {
         }
         self.refuse_unwritable()?;
         Ok(major)
+    }
+
+    /// The system identifier of the data directory; none: it holds no database system, or none that can be read yet.
+    pub async fn system_identifier(&self) -> Option<SystemIdentifier> {
+        let is_initialised = matches!(self.layout().classify(), DataDir::Initialised { .. });
+        if !is_initialised {
+            return None;
+        }
+        let (control, _) = self.read_control().await.ok()?;
+        Some(control.system_identifier)
     }
 
     /// The marker of unfinished work and earlier data lie beside the data directory.

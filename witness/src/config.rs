@@ -9,6 +9,10 @@
 //!   partner_addrs: [10.0.0.1:2222, 10.0.0.2:2222]
 //! ```
 //!
+//! `partner_addrs` may be empty where the data nodes list the witness: they invite it. With several clusters it holds the
+//! nodes of all of them, or none. Scopes are listed and not taken on as somebody asks for them: until peers prove who
+//! they are, whoever reaches the port could make stores here without end, and a mistyped scope would find a voter.
+//!
 //! Owns what its keys mean. Promises: all mistakes of a file at once, each with key, place and cure.
 
 use std::collections::BTreeSet;

@@ -140,6 +140,7 @@ fn group_config(config: &Config, scope: &str) -> GroupConfig {
             tags: Tags::default(),
         },
         partner_addrs: config.raft.partner_addrs.iter().map(ToString::to_string).collect(),
+        system_identifier: None,
         data_dir: config.raft.data_dir.clone(),
         timing: Timing::default(),
     }

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::node::Node;
 use super::propose::{self, ProposeAnswer};
 use crate::founding::Status;
-use crate::model::{ClusterState, Command, Member, MemberId, Outcome, Rejection};
+use crate::model::{
+    ClusterState, Command, Member, MemberId, Outcome, Rejection, SystemIdentifier, other_system,
+};
 use crate::network::{CallFailure, Kind, Target};
 
 /// How often, and how long each time, a former bearer of a name is asked before it counts as silent.
@@ -24,6 +26,9 @@ const COMMAND_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) struct JoinRequest {
     pub(crate) id: MemberId,
     pub(crate) member: Member,
+    /// Of its data directory; none: it holds no database system, or the sender's version does not say.
+    #[serde(default)]
+    pub(crate) system_identifier: Option<SystemIdentifier>,
 }
 
 /// The answer to a [`JoinRequest`].
@@ -50,7 +55,12 @@ pub(crate) async fn admit(node: &Arc<Node>, request: &JoinRequest) -> JoinAnswer
     if state.group.is_none() {
         return JoinAnswer::Wait("the first agreement of the founders".to_owned());
     }
-    let JoinRequest { id, member } = request;
+    let JoinRequest { id, member, system_identifier: own } = request;
+    if let (Some(cluster), Some(own)) = (state.system_identifier, *own)
+        && cluster != own
+    {
+        return JoinAnswer::Refused(other_system(&member.name, cluster, own));
+    }
     if state.members.get(id) != Some(member) {
         match make_room(node, &state, *id, member).await {
             Ok(replaces) => {

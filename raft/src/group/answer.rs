@@ -45,7 +45,8 @@ fn admit(node: &Node, kind: Kind, envelope: &Envelope) -> Result<(), Status> {
         )));
     }
     let own = node.identity.group().map_or(0, |group| group.0);
-    let strangers_may = matches!(kind, Kind::Probe | Kind::Promise | Kind::Join | Kind::Members);
+    let strangers_may =
+        matches!(kind, Kind::Probe | Kind::Promise | Kind::Join | Kind::Members | Kind::Invite);
     if strangers_may && (own == 0 || envelope.group == 0) || own == envelope.group && own != 0 {
         return Ok(());
     }
@@ -119,6 +120,10 @@ async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<byt
         Kind::Promise => {
             let request: PromiseRequest = decode(payload)?;
             reply(founder::promise(node, &request).await)
+        }
+        Kind::Invite => {
+            founder::invite(node, decode(payload)?).await;
+            reply(Ok(()))
         }
         Kind::Members => reply(Ok(directory::members(node))),
         Kind::Join => {

@@ -1,6 +1,6 @@
 //! A node's own place in the group: it asks until the replicated state names it as it is.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,8 +25,10 @@ const MAX_HOPS: usize = 3;
 /// A node which the state names, as far as it knows, asks only after so many pauses without a Raft leader: it may have
 /// been replaced in the meantime.
 const SILENT_TURNS: usize = 5;
-/// How often a member looks for another group under its scope.
-const FOREIGN_INTERVAL: Duration = Duration::from_secs(10);
+/// How often a member looks at its partners: a partner that was absent at the founding gets its vote soon.
+const PARTNERS_INTERVAL: Duration = Duration::from_secs(3);
+/// How long a partner may take to take note of an invitation.
+const INVITE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Leads this node back into its group and keeps its entry as its configuration says.
 pub(crate) async fn run(node: Arc<Node>) {
@@ -127,7 +129,11 @@ fn whom_to_ask(node: &Node, applied: &Applied, turn: usize) -> Option<String> {
 
 /// Asks a member, and whoever it names as the Raft leader, to let this node in.
 pub(crate) async fn ask(node: &Arc<Node>, via: &str, group: GroupId) {
-    let request = JoinRequest { id: node.id, member: node.config.member.clone() };
+    let request = JoinRequest {
+        id: node.id,
+        member: node.config.member.clone(),
+        system_identifier: node.config.system_identifier,
+    };
     let mut addr = via.to_owned();
     for _ in 0..MAX_HOPS {
         let answer = if addr == node.config.member.raft_addr {
@@ -141,10 +147,7 @@ pub(crate) async fn ask(node: &Arc<Node>, via: &str, group: GroupId) {
             Ok(JoinAnswer::NotLeader(Some(next))) if next != addr => addr = next,
             Ok(JoinAnswer::NotLeader(_)) => return,
             Ok(JoinAnswer::Wait(waiting_for)) => return node.set_phase(Phase::Joining { waiting_for }),
-            Ok(JoinAnswer::Refused(sentence)) => {
-                tracing::error!("the cluster {} refuses this node: {sentence}", node.config.scope);
-                return node.set_phase(Phase::Refused(sentence));
-            }
+            Ok(JoinAnswer::Refused(sentence)) => return node.set_phase(Phase::Refused(sentence)),
             Err(CallFailure::Refused(reason)) => {
                 tracing::error!("{addr} refuses this node: {reason}");
                 return node.set_phase(Phase::Joining { waiting_for: format!("{addr}: {reason}") });
@@ -154,22 +157,43 @@ pub(crate) async fn ask(node: &Arc<Node>, via: &str, group: GroupId) {
     }
 }
 
-/// Looks for another group under the same scope among the partners, and says so loudly. Neither changes.
-pub(crate) async fn look_for_other_groups(node: Arc<Node>) {
+/// Looks at the partners again and again. One that is in no group is invited: it may list nobody itself, as a witness
+/// may. One of another group under the same scope is complained about loudly, once; neither group changes.
+pub(crate) async fn look_at_partners(node: Arc<Node>) {
+    let mut foreign = BTreeMap::new();
     loop {
-        tokio::time::sleep(FOREIGN_INTERVAL).await;
-        let Some(own) = node.applied.borrow().state.group else { continue };
-        let known: BTreeSet<String> =
-            node.applied.borrow().state.members.values().map(|member| member.raft_addr.clone()).collect();
-        for addr in node.config.partner_addrs.iter().filter(|addr| !known.contains(*addr)) {
-            if let Status::Member { group, .. } = founder::probe(&node, addr).await
-                && group != own
-            {
-                tracing::error!(
-                    "{addr} belongs to another group ({group}) under the same scope {}; this one is {own}: give one of the two clusters another scope",
-                    node.config.scope
-                );
+        tokio::time::sleep(PARTNERS_INTERVAL).await;
+        let is_member = *node.phase.borrow() == Phase::Member;
+        let Some(own) = node.applied.borrow().state.group.filter(|_| is_member) else { continue };
+        for addr in node.config.partner_addrs.iter().filter(|addr| **addr != node.config.member.raft_addr) {
+            match founder::probe(&node, addr).await {
+                Status::Member { group, .. } if group == own => {
+                    foreign.remove(addr);
+                }
+                Status::Member { group, .. } => {
+                    if foreign.insert(addr.clone(), group) != Some(group) {
+                        tracing::error!(
+                            "{addr} belongs to another group ({group}) under the same scope {}; this one is {own}: give one of the two clusters another scope",
+                            node.config.scope
+                        );
+                    }
+                }
+                // One whose store was lost belongs to no group that it knows, and answers no probe.
+                Status::New { .. } | Status::Unreachable => invite(&node, addr, own).await,
+                Status::OtherScope => {}
             }
         }
+    }
+}
+
+async fn invite(node: &Node, addr: &str, group: GroupId) {
+    let leader = node.contact().and_then(|leader| node.identity.addr_of(leader));
+    let via = leader.unwrap_or_else(|| node.config.member.raft_addr.clone());
+    let target = Target { addr: addr.to_owned(), id: None };
+    let invitation = founder::Invitation { group, via };
+    let taken: Result<(), _> =
+        node.peers.call(&target, Some(group), Kind::Invite, &invitation, INVITE_LIMIT).await;
+    if let Err(failure) = taken {
+        tracing::debug!("{addr} was not invited: {failure}");
     }
 }

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -33,13 +34,30 @@ pub(crate) struct Founder {
     /// None: the store holds Raft state. Held while a promise is written.
     machine: tokio::sync::Mutex<Option<Founding>>,
     waiting: mpsc::Sender<Action>,
+    /// The last one; for a node that lists nobody and whose store lost its group.
+    invitation: Mutex<Option<Invitation>>,
+}
+
+/// "There is a group which lists you."
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Invitation {
+    /// Which.
+    pub(crate) group: GroupId,
+    /// The address of one of its members.
+    pub(crate) via: String,
 }
 
 impl Founder {
     /// With the end of the queue at which the driver takes.
     pub(crate) fn new(machine: Option<Founding>) -> (Self, mpsc::Receiver<Action>) {
         let (waiting, taken) = mpsc::channel(MAX_WAITING);
-        (Self { machine: tokio::sync::Mutex::new(machine), waiting }, taken)
+        let machine = tokio::sync::Mutex::new(machine);
+        (Self { machine, waiting, invitation: Mutex::default() }, taken)
+    }
+
+    /// The last invitation.
+    pub(crate) fn invitation(&self) -> Option<Invitation> {
+        self.invitation.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -70,6 +88,13 @@ pub(crate) async fn status(node: &Node) -> Result<Status, tonic::Status> {
 pub(crate) async fn promise(node: &Node, request: &PromiseRequest) -> Result<PromiseAnswer, tonic::Status> {
     let answer = event(node, |machine| machine.asked(request, clock::now())).await;
     answer.ok_or_else(|| tonic::Status::failed_precondition("this member belongs to a group"))
+}
+
+/// A member of a group lists this node. One that belongs to a group does not listen.
+pub(crate) async fn invite(node: &Node, invitation: Invitation) {
+    let Invitation { group, via } = invitation.clone();
+    *node.founder.invitation.lock().unwrap_or_else(PoisonError::into_inner) = Some(invitation);
+    event(node, |machine| (machine.invited(group, &via, clock::now()), ())).await;
 }
 
 /// Lets the machine take an event: what must be durable is, the rest waits for the driver.

@@ -242,7 +242,7 @@ async fn start(port: Arc<Shared>, config: GroupConfig) -> Result<Group, StartErr
     node.spawn(follow::run(Arc::clone(&node)));
     node.spawn(find_a_group(Arc::clone(&node), lost, actions));
     node.spawn(lead::run(Arc::clone(&node)));
-    node.spawn(belong::look_for_other_groups(Arc::clone(&node)));
+    node.spawn(belong::look_at_partners(Arc::clone(&node)));
     node.spawn(reports::run(Arc::clone(&node)));
     let handle = Handle { node, route: Mutex::new(Some(route)), given_up: Mutex::new(given_up) };
     Ok(Group { handle: Arc::new(handle) })

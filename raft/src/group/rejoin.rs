@@ -12,7 +12,7 @@ use crate::founding::Status;
 /// The pause between two rounds through the partners.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Asks the partners for the group until it was let in.
+/// Asks the partners, and whoever invites this node, for the group until it was let in.
 pub(crate) async fn run(node: &Arc<Node>, lost: &str) {
     let dir = node.config.data_dir.join(&node.config.scope);
     let waiting_for = format!(
@@ -21,7 +21,8 @@ pub(crate) async fn run(node: &Arc<Node>, lost: &str) {
     );
     node.set_phase(Phase::Joining { waiting_for });
     while !node.raft.is_initialized().await.unwrap_or(true) {
-        for addr in &node.config.partner_addrs {
+        let invited = node.founder.invitation().map(|invitation| invitation.via);
+        for addr in node.config.partner_addrs.iter().chain(&invited) {
             if let Status::Member { group, .. } = founder::probe(node, addr).await {
                 if let Err(error) = founder::accept(node, Some(group)).await {
                     return node.fail(format!("cannot write the group's identity to the store: {error}"));

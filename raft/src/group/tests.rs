@@ -7,7 +7,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::clock;
 use crate::lease::{Holder, Licence};
-use crate::model::{Basis, Incarnation, Member, MemberKind, Outcome, PostgresAddr, Revision, Session, Tags};
+use crate::model::{
+    Basis, Incarnation, Member, MemberKind, Outcome, PostgresAddr, Revision, Session, SystemIdentifier, Tags,
+};
 use crate::renewer::{LicenceSink, Renewer};
 
 /// No condition of these tests takes longer on a busy machine.
@@ -49,10 +51,22 @@ impl Running {
         partners: Vec<String>,
         dir: &Path,
     ) -> Self {
+        Self::start_with(kind, None, server, name, partners, dir).await
+    }
+
+    async fn start_with(
+        kind: MemberKind,
+        system_identifier: Option<SystemIdentifier>,
+        server: PeerServer,
+        name: &str,
+        partners: Vec<String>,
+        dir: &Path,
+    ) -> Self {
         let config = GroupConfig {
             scope: "demo".to_owned(),
             member: Member { kind, ..member(name, &server.local_addr().to_string()) },
             partner_addrs: partners,
+            system_identifier,
             data_dir: dir.join(name),
             timing: timing(),
         };
@@ -572,6 +586,116 @@ async fn two_groups_of_one_scope_refuse_each_other() {
     assert!(refused.expect_err("another member").to_string().contains("listens here, not member"));
     one.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_another_database_system_is_refused_before_it_is_a_member() {
+    let dir = TempDir::new().expect("a directory");
+    let first = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    first.until_member().await;
+    assert_eq!(first.group.propose(grant(&first.group, 0)).await, applied());
+    let identifier = SystemIdentifier(7001);
+    let named = Command::SetSystemIdentifier { epoch: Epoch(1), identifier };
+    assert_eq!(first.group.propose(named).await, applied());
+    let join = async |name: &str, own| {
+        let partners = vec![first.addr()];
+        Running::start_with(MemberKind::Data, own, listen().await, name, partners, dir.path()).await
+    };
+    let foreign = join("node1", Some(SystemIdentifier(666))).await;
+    let sentence = foreign.until_refused().await;
+    assert!(
+        sentence.contains("system ID mismatch, node node1") && sentence.contains("data_dir"),
+        "{sentence}"
+    );
+    assert_eq!(first.group.watch().borrow().state.members.len(), 1);
+    foreign.stop().await;
+    let own = join("node2", Some(identifier)).await;
+    own.until_member().await;
+    own.stop().await;
+    first.stop().await;
+}
+
+/// Three data members that list a witness which lists nobody, and one that lists them without being listed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_list_is_enough_for_a_witness_whenever_it_starts() {
+    for (data_lists, witness_lists) in [(true, false), (false, true)] {
+        for witness_starts in [0, 1, 3] {
+            let dir = TempDir::new().expect("a directory");
+            let mut servers = Vec::new();
+            for _ in 0..4 {
+                servers.push(listen().await);
+            }
+            let addrs: Vec<_> = servers.iter().map(|server| server.local_addr().to_string()).collect();
+            let (data, witness) = addrs.split_at(3);
+            let mut witness_server = servers.pop();
+            // An absent witness does not listen.
+            let mut running = Vec::new();
+            let mut witness_node = None;
+            for (number, server) in servers.into_iter().enumerate() {
+                if number == witness_starts {
+                    witness_node = start_witness(witness_server.take(), witness_lists, data, &dir).await;
+                }
+                let mut partners = data.to_vec();
+                partners.extend(witness.iter().filter(|_| data_lists).cloned());
+                partners.retain(|addr| *addr != addrs[number]);
+                running.push(Running::start(server, &format!("node{number}"), partners, dir.path()).await);
+            }
+            if witness_starts == 3 {
+                let absent = witness_server.take().expect("not started");
+                absent.shutdown().await;
+                for node in &running {
+                    node.until_member().await;
+                }
+                let server = PeerServer::bind(&witness[0]).await.expect("the port is free again");
+                witness_node = start_witness(Some(server), witness_lists, data, &dir).await;
+            }
+            running.extend(witness_node);
+            running[0].until_voters(&running.iter().collect::<Vec<_>>()).await;
+            assert_eq!(running.len(), 4, "{data_lists} {witness_starts}");
+            for node in running {
+                node.stop().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_witness_which_lists_nobody_comes_back_after_its_store_was_lost() {
+    for damaged in ["witness", "witness/demo/seal"] {
+        let dir = TempDir::new().expect("a directory");
+        let servers = [listen().await, listen().await];
+        let addrs: Vec<_> = servers.iter().map(|server| server.local_addr().to_string()).collect();
+        let [first, second] = servers;
+        let witness = start_witness(Some(second), false, &[], &dir).await.expect("a server");
+        let node = Running::start(first, "node0", vec![addrs[1].clone()], dir.path()).await;
+        node.until_voters(&[&node, &witness]).await;
+        let former = witness.group.id();
+        // Without the witness these two are a majority, which lets it in again.
+        let third = Running::start(listen().await, "node2", vec![addrs[0].clone()], dir.path()).await;
+        node.until_voters(&[&node, &witness, &third]).await;
+        witness.stop().await;
+        let path = dir.path().join(damaged);
+        let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        removed.expect("loses");
+        let server = PeerServer::bind(&addrs[1]).await.expect("the port is free again");
+        let back = start_witness(Some(server), false, &[], &dir).await.expect("a server");
+        assert_ne!(back.group.id(), former);
+        node.until_voters(&[&node, &back, &third]).await;
+        for running in [back, third, node] {
+            running.stop().await;
+        }
+    }
+}
+
+async fn start_witness(
+    server: Option<PeerServer>,
+    lists: bool,
+    data: &[String],
+    dir: &TempDir,
+) -> Option<Running> {
+    let partners = data.iter().filter(|_| lists).cloned().collect();
+    let running = Running::start_as(MemberKind::Witness, server?, "witness", partners, dir.path());
+    Some(running.await)
 }
 
 #[tokio::test]

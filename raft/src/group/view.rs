@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::lease::BootTime;
-use crate::model::{ClusterState, Member, MemberId, Outcome};
+use crate::model::{ClusterState, Member, MemberId, Outcome, SystemIdentifier};
 
 /// How to start a node's part in one cluster.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct GroupConfig {
     pub member: Member,
     /// `host:port` of the other members' peers' ports. Empty: this node founds the cluster alone.
     pub partner_addrs: Vec<String>,
+    /// What the data directory holds at the start; none: no database system. A group of another one refuses this node.
+    pub system_identifier: Option<SystemIdentifier>,
     /// The directory under which the store `data_dir/SCOPE` is kept.
     pub data_dir: PathBuf,
     /// Raft's pace.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::MemberName;
+use super::ids::{MemberName, SystemIdentifier};
 
 /// What a member is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,6 +113,18 @@ impl Tags {
     pub fn may_be_promoted(&self) -> bool {
         self.failover_priority() > 0
     }
+}
+
+/// Why a node whose data directory is another database system's cannot take part, with the cure.
+pub fn other_system(
+    name: &impl std::fmt::Display,
+    cluster: SystemIdentifier,
+    own: SystemIdentifier,
+) -> String {
+    format!(
+        "system ID mismatch, node {name} belongs to a different cluster: {cluster} != {own}; nothing was changed: name \
+         an empty postgresql.data_dir, or the scope to which this data directory belongs"
+    )
 }
 
 #[cfg(test)]

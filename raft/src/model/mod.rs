@@ -24,5 +24,5 @@ pub use ids::{
 pub use intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 pub use lease::{Lease, Tenure};
 pub use lsn::{InvalidLsn, Lsn, WalPosition};
-pub use member::{Member, MemberKind, PostgresAddr, TagValue, Tags};
+pub use member::{Member, MemberKind, PostgresAddr, TagValue, Tags, other_system};
 pub use state::{ClusterState, Settings};

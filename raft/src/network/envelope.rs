@@ -95,6 +95,8 @@ kinds! {
     Join = 32,
     /// To any member, from anybody: who belongs to the cluster?
     Members = 33,
+    /// To a partner that is in no group: there is one, ask to be let in.
+    Invite = 34,
 }
 
 /// A payload.
