@@ -171,7 +171,7 @@ mod tests {
             group: Some(GroupId(1)),
             members: ids(members).into_iter().map(|id| (id, member(id))).collect(),
             leaving: ids(leaving),
-            lease: Lease { epoch: Epoch(1), voters: ids(lease_voters), tenure, left_at: None },
+            lease: Lease { epoch: Epoch(1), voters: ids(lease_voters), tenure, ..Lease::default() },
             ..ClusterState::default()
         }
     }

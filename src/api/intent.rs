@@ -246,7 +246,7 @@ fn judge(word: Word, wish: &Wish, view: &View) -> Result<Intent, Reply> {
     check_candidates(word, view, &ranking, target)?;
     match (word, holder, target) {
         (Word::Switchover, Some(from), to) => Ok(Intent::Switchover { from, to }),
-        (_, _, Some(to)) => Ok(Intent::Failover { to }),
+        (_, _, Some(to)) => Ok(Intent::Failover { to, accepts_loss: false, holder_is_dead: false }),
         (_, _, None) => Err(bad("Failover could be performed only to a specific candidate")),
     }
 }
@@ -428,6 +428,10 @@ fn rejected(word: Word, rejection: &Rejection) -> Reply {
         | Rejection::Epoch { .. }
         | Rejection::Revision { .. }
         | Rejection::TooFewCloses
+        | Rejection::TooFewFences
+        | Rejection::BehindFence { .. }
+        | Rejection::Synchrony { .. }
+        | Rejection::Failsafe
         | Rejection::Pinned
         | Rejection::Voters
         | Rejection::NameTaken { .. }

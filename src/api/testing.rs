@@ -66,10 +66,12 @@ pub(super) fn cluster() -> ClusterState {
                 pinned: false,
             }),
             left_at: None,
+            last_holder: None,
         },
         settings: Settings { revision: Revision(1), document: "{\"ttl\":5,\"loop_wait\":10}".to_owned() },
         intent: None,
         last_intent: None,
+        ..ClusterState::default()
     }
 }
 

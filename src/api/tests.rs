@@ -382,7 +382,7 @@ fn whatever_becomes_of_a_wish_is_told() {
 async fn a_wish_that_nobody_carries_out_is_withdrawn() {
     let group = FakeGroup::new(Fate::Ignored);
     let api = state(view(3, clock::now()), Arc::clone(&group));
-    let wish = Intent::Failover { to: MemberId(2) };
+    let wish = Intent::Failover { to: MemberId(2), accepts_loss: false, holder_is_dead: false };
     let reply =
         intent::carry_out(&api, intent::Word::Failover, wish.clone(), Duration::from_millis(10)).await;
     assert_eq!(reply.code, StatusCode::SERVICE_UNAVAILABLE);

@@ -61,7 +61,7 @@ pub fn rank(o: &Observation, without: Option<MemberId>) -> Ranking {
     let last_report = without.and_then(|id| o.peers.get(&id)).and_then(|fact| fact.of_any_age()?.position);
     let last_known = last_report.or(o.cluster.lease.left_at);
     let named = o.cluster.intent.as_ref().and_then(|pending| match pending.intent {
-        Intent::Failover { to } => Some(to),
+        Intent::Failover { to, .. } => Some(to),
         Intent::Switchover { .. } => None,
     });
     let mut ranking = Ranking::default();

@@ -100,7 +100,7 @@ pub(super) fn renewed(
         to: o.me,
         session,
         ttl_ms: millis(o.policy.ttl),
-        basis: Basis::Renewed { voters },
+        basis: Basis::Renewed { voters, pinned: false },
     }
 }
 

@@ -64,7 +64,7 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
 fn takes_part(o: &Observation) -> bool {
     let named = matches!(
         o.cluster.intent.as_ref().map(|pending| &pending.intent),
-        Some(Intent::Failover { to }) if *to == o.me
+        Some(Intent::Failover { to, .. }) if *to == o.me
     );
     named && was_primary(o)
         || is_running(o) && o.postgres.server.of_any_age().is_some_and(|server| server.is_in_recovery)
@@ -88,7 +88,7 @@ fn end_stream(o: &Observation, wait: Duration) -> Option<Decision> {
 fn my_turn(o: &Observation, ranking: &Ranking, wait: Option<Duration>) -> Option<Decision> {
     let not =
         |rule, because: String| Decision::new(State::CatchingUp, rule, because, SOON).act(Action::AskPeers);
-    if let Some(Intent::Failover { to }) = o.cluster.intent.as_ref().map(|pending| &pending.intent) {
+    if let Some(Intent::Failover { to, .. }) = o.cluster.intent.as_ref().map(|pending| &pending.intent) {
         return named_successor(o, ranking, *to);
     }
     let Some(place) = ranking.place_of(o.me) else {
@@ -274,7 +274,7 @@ fn is_outdated(o: &Observation) -> bool {
 /// An operator says that this node is to be the next primary, whatever is lost by it.
 fn is_named(o: &Observation) -> bool {
     let intent = o.cluster.intent.as_ref().map(|pending| &pending.intent);
-    matches!(intent, Some(Intent::Failover { to }) if *to == o.me)
+    matches!(intent, Some(Intent::Failover { to, .. }) if *to == o.me)
 }
 
 fn take_vacant(o: &Observation, because: &str) -> Decision {

@@ -131,13 +131,20 @@ fn cluster(args: &mut ArgumentConsumer<'_>) -> Result<Observation> {
         system_identifier: (system != "none").then(|| system.parse().map(SystemIdentifier)).transpose()?,
         members: members.into(),
         leaving: ids(args.take_key("leaving").unwrap_or("")),
-        lease: Lease { epoch, voters, tenure, left_at: args.take_key("left_at").map(left_at).transpose()? },
+        lease: Lease {
+            epoch,
+            voters,
+            last_holder: tenure.as_ref().map(|tenure| tenure.holder),
+            tenure,
+            left_at: args.take_key("left_at").map(left_at).transpose()?,
+        },
         settings: Settings {
             revision: Revision(args.take_key("settings").unwrap_or("1").parse()?),
             document: "{}".to_owned(),
         },
         intent: None,
         last_intent: None,
+        ..ClusterState::default()
     };
     Ok(observation(me, state))
 }
@@ -418,7 +425,7 @@ impl Script {
         let from = self.o.cluster.lease.holder();
         let intent = match (kind.as_str(), from, to) {
             ("switchover", Some(from), to) => Intent::Switchover { from, to },
-            ("failover", _, Some(to)) => Intent::Failover { to },
+            ("failover", _, Some(to)) => Intent::Failover { to, accepts_loss: false, holder_is_dead: false },
             _ => return Err("an intent is: switchover [to=NAME], or failover to=NAME".into()),
         };
         self.o.cluster.intent = Some(PendingIntent { id: 77, intent });

@@ -93,6 +93,7 @@ impl Script {
             voters: args.take_key("voters").unwrap_or("abc").chars().map(|c| id(&c.to_string())).collect(),
             tenure: (holder != "none").then_some(tenure),
             left_at: None,
+            last_holder: None,
         };
         Ok(String::new())
     }

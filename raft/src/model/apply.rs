@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::{Basis, Command, Outcome, Rejection};
+use super::event::{MAX_EVENT_BYTES, record};
 use super::ids::{Epoch, GroupId, MemberId, Revision, Session};
 use super::intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 use super::lease::{Lease, Tenure};
 use super::member::Member;
 use super::state::{ClusterState, Settings};
+use super::takeover::{self, expect_epoch};
 
 /// The most members a cluster may have: keeps a broken or hostile joiner from growing the state without limit.
 pub const MAX_MEMBERS: usize = 64;
@@ -36,8 +38,7 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
         Command::PutMember { id, member, replaces } => put_member(state, *id, member, *replaces),
         Command::RemoveMember { id } => {
             refuse_voter(state, *id)?;
-            state.leaving.remove(id);
-            state.members.remove(id).map(|_| ()).ok_or(Rejection::Member { id: *id })
+            remove_member(state, *id).ok_or(Rejection::Member { id: *id })
         }
         Command::SetLeaving { id, leaving } => set_leaving(state, *id, *leaving),
         Command::Grant { expected_epoch, to, session, ttl_ms, basis } => {
@@ -71,6 +72,19 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
                     Ok(())
                 }
             }
+        }
+        Command::Fence { epoch, member, position } => takeover::fence(state, *epoch, *member, *position),
+        Command::WidenSync { epoch, revision, to } => takeover::widen(state, *epoch, *revision, to),
+        Command::NarrowSync { epoch, revision, to } => takeover::narrow(state, *epoch, *revision, to),
+        Command::SetFailsafe { epoch, members } => takeover::set_failsafe(state, *epoch, members.as_ref()),
+        Command::Record { event } => {
+            if event.text_bytes() > MAX_EVENT_BYTES {
+                return Err(Rejection::Limit {
+                    what: format!("an event has at most {MAX_EVENT_BYTES} bytes"),
+                });
+            }
+            record(&mut state.events, index, event);
+            Ok(())
         }
         Command::SetSettings { expected, document } => set_settings(state, *expected, document),
         Command::SetIntent { intent } => set_intent(state, index, intent),
@@ -181,11 +195,22 @@ fn put_member(
     }
     if let Some((old, _)) = former {
         refuse_voter(state, old)?;
-        state.members.remove(&old);
-        state.leaving.remove(&old);
+        remove_member(state, old);
     }
     state.members.insert(id, member.clone());
     Ok(())
+}
+
+/// The failsafe list keeps its other members; an empty one would let nobody hold the lease.
+fn remove_member(state: &mut ClusterState, id: MemberId) -> Option<()> {
+    state.members.remove(&id)?;
+    state.leaving.remove(&id);
+    state.synchrony.fences.remove(&id);
+    if let Some(list) = &mut state.failsafe {
+        list.remove(&id);
+    }
+    state.failsafe.take_if(|list| list.is_empty());
+    Some(())
 }
 
 /// A lease voter, or the holder, cannot be removed from the members: first it must cease to count.
@@ -194,11 +219,6 @@ fn refuse_voter(state: &ClusterState, id: MemberId) -> Result<(), Rejection> {
         return Err(Rejection::StillVoter { id });
     }
     Ok(())
-}
-
-fn expect_epoch(state: &ClusterState, expected: Epoch) -> Result<(), Rejection> {
-    let current = state.lease.epoch;
-    if current == expected { Ok(()) } else { Err(Rejection::Epoch { current }) }
 }
 
 fn grant(
@@ -213,28 +233,35 @@ fn grant(
         return Err(Rejection::Limit { what: format!("ttl must be 2 s to 1 h, not {ttl_ms} ms") });
     }
     let before = state.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
-    let tenure = Tenure { holder: to, session, ttl_ms, wait_ms: before.max(ttl_ms), pinned: false };
+    let pinned = matches!(basis, Basis::Renewed { pinned: true, .. });
+    let tenure = Tenure { holder: to, session, ttl_ms, wait_ms: before.max(ttl_ms), pinned };
     begin_epoch(state, tenure, voters);
     Ok(())
 }
 
 /// The voters of the new epoch, if the basis carries the grant.
 fn grant_voters(state: &ClusterState, to: MemberId, basis: &Basis) -> Result<BTreeSet<MemberId>, Rejection> {
-    if !state.is_data_member(to) {
-        return Err(Rejection::Member { id: to });
-    }
-    let lease = &state.lease;
-    match (basis, &lease.tenure) {
-        (Basis::Vacant, None) => Ok(lease.voters.clone()),
-        (Basis::Renewed { voters }, Some(tenure)) if tenure.holder == to => {
+    may_hold(state, to)?;
+    match (basis, &state.lease.tenure) {
+        (Basis::Renewed { voters, .. }, Some(tenure)) if tenure.holder == to => {
             check_voters(state, voters)?;
             Ok(voters.clone())
         }
-        (Basis::Closed { .. }, Some(tenure)) if tenure.pinned => Err(Rejection::Pinned),
-        (Basis::Closed { by }, Some(_)) if lease.is_majority(by) => Ok(lease.voters.clone()),
-        (Basis::Closed { .. }, Some(_)) => Err(Rejection::TooFewCloses),
-        (Basis::Vacant | Basis::Renewed { .. }, Some(_))
-        | (Basis::Renewed { .. } | Basis::Closed { .. }, None) => Err(Rejection::Tenure),
+        _ => {
+            takeover::check(state, to, basis)?;
+            Ok(state.lease.voters.clone())
+        }
+    }
+}
+
+/// Only data members hold the lease, and in failsafe only those which the holder asks for their promises.
+fn may_hold(state: &ClusterState, to: MemberId) -> Result<(), Rejection> {
+    if !state.is_data_member(to) {
+        return Err(Rejection::Member { id: to });
+    }
+    match &state.failsafe {
+        Some(list) if !list.contains(&to) => Err(Rejection::Failsafe),
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -248,7 +275,9 @@ fn check_voters(state: &ClusterState, voters: &BTreeSet<MemberId>) -> Result<(),
 fn begin_epoch(state: &mut ClusterState, tenure: Tenure, voters: BTreeSet<MemberId>) {
     let holder = tenure.holder;
     let changes_holder = state.lease.holder() != Some(holder);
-    state.lease = Lease { epoch: state.lease.epoch.next(), voters, tenure: Some(tenure), left_at: None };
+    let epoch = state.lease.epoch.next();
+    state.lease = Lease { epoch, voters, tenure: Some(tenure), left_at: None, last_holder: Some(holder) };
+    state.synchrony.fences.clear();
     if changes_holder && let Some(pending) = state.intent.take() {
         state.last_intent = Some(EndedIntent { id: pending.id, end: IntentEnd::Done { holder } });
     }
@@ -263,9 +292,10 @@ fn transfer(
 ) -> Result<(), Rejection> {
     expect_epoch(state, epoch)?;
     let Some(tenure) = &state.lease.tenure else { return Err(Rejection::Tenure) };
-    if tenure.holder == to || !state.is_data_member(to) {
+    if tenure.holder == to {
         return Err(Rejection::Member { id: to });
     }
+    may_hold(state, to)?;
     let voters = voters.unwrap_or(&state.lease.voters).clone();
     check_voters(state, &voters)?;
     let next = Tenure { holder: to, session, pinned: false, wait_ms: tenure.ttl_ms, ..tenure.clone() };

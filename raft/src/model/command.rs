@@ -8,10 +8,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::event::Event;
 use super::ids::{Epoch, GroupId, MemberId, MemberName, Revision, Session, SystemIdentifier};
 use super::intent::{Intent, IntentEnd};
 use super::lsn::WalPosition;
 use super::member::Member;
+use super::synchrony::SyncSet;
 
 /// A change of the replicated state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +94,46 @@ pub enum Command {
         /// As `pg_controldata` prints it.
         identifier: SystemIdentifier,
     },
+    /// A standby of a set in force follows nobody for the rest of the epoch; its walreceiver has ended.
+    Fence {
+        /// The epoch to which the fence belongs.
+        epoch: Epoch,
+        /// Who is fenced.
+        member: MemberId,
+        /// What it had flushed, read after its walreceiver had ended.
+        position: WalPosition,
+    },
+    /// Another set comes into force beside the present ones: the holder's PostgreSQL is about to use it.
+    WidenSync {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// The number of changes which this one replaces.
+        revision: u64,
+        /// The set.
+        to: SyncSet,
+    },
+    /// One set remains in force: the holder's PostgreSQL uses it, and as many of it as must acknowledge have flushed
+    /// what the primary had written when it began to use it.
+    NarrowSync {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// The number of changes which this one replaces.
+        revision: u64,
+        /// The set, which is in force already.
+        to: SyncSet,
+    },
+    /// From here on the lease is granted to these members only, since the holder may renew by their promises.
+    SetFailsafe {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// The members; none: anybody may hold the lease.
+        members: Option<BTreeSet<MemberId>>,
+    },
+    /// Something is recorded for operators.
+    Record {
+        /// What happened and why.
+        event: Event,
+    },
     /// The settings change.
     SetSettings {
         /// The revision which this change replaces.
@@ -122,12 +164,21 @@ pub enum Basis {
     Renewed {
         /// The voters of the new epoch: the old ones with one more or one less at most.
         voters: BTreeSet<MemberId>,
+        /// Pause: the new epoch cannot be closed or fenced, and the guard is disarmed once it is applied.
+        #[serde(default)]
+        pinned: bool,
     },
     /// These voters closed the epoch durably: they acknowledge no renewal of it any more.
     Closed {
         /// Who closed.
         by: BTreeSet<MemberId>,
     },
+    /// So many standbys of every set in force are fenced that the holder can acknowledge nothing.
+    Fenced,
+    /// An operator's `fencing.command` has cut the holder off and said so.
+    CutOff,
+    /// The operator's pending request says that the holder is dead.
+    OperatorsWord,
 }
 
 /// What came of a command. A refusal is an ordinary outcome.
@@ -158,6 +209,21 @@ pub enum Rejection {
     Tenure,
     /// Too few voters closed the epoch.
     TooFewCloses,
+    /// Too few standbys of a set in force are fenced: somebody else may have what was acknowledged, or the holder may
+    /// still acknowledge.
+    TooFewFences,
+    /// Another fenced standby has flushed more.
+    BehindFence {
+        /// The highest fenced position.
+        highest: WalPosition,
+    },
+    /// The synchronous set is not in force, is too large, or too many are; or the change is late.
+    Synchrony {
+        /// The present number of changes.
+        revision: u64,
+    },
+    /// The member is not one of those to which the lease may be granted while failsafe is on.
+    Failsafe,
     /// The present epoch is pinned.
     Pinned,
     /// The change of voters is more than one member, empties them, or names strangers.
@@ -208,6 +274,15 @@ impl fmt::Display for Rejection {
             Self::Revision { current } => write!(f, "the settings are at revision {current} by now"),
             Self::Tenure => f.write_str("the lease's holder is not the one expected"),
             Self::TooFewCloses => f.write_str("no majority of the voters has closed the epoch"),
+            Self::TooFewFences => {
+                f.write_str("too few synchronous standbys are fenced to know what was acknowledged")
+            }
+            Self::BehindFence { highest } => write!(f, "a fenced standby has flushed {highest}"),
+            Self::Synchrony { revision } => write!(
+                f,
+                "the synchronous sets are at change {revision} by now, or too many are in force, or this one is not"
+            ),
+            Self::Failsafe => f.write_str("the member is not in the failsafe list"),
             Self::Pinned => f.write_str("the epoch is pinned by pause"),
             Self::Voters => f.write_str("voters change by one known member at a time and are never empty"),
             Self::Member { id } => write!(f, "{id} is not a member that can do this"),

@@ -18,6 +18,12 @@ pub enum Intent {
     Failover {
         /// The standby which takes over.
         to: MemberId,
+        /// The operator was told what may be lost, and accepts it: fences are not needed.
+        #[serde(default)]
+        accepts_loss: bool,
+        /// The operator says that the holder is dead: neither closes nor fences are needed, and a pinned epoch ends.
+        #[serde(default)]
+        holder_is_dead: bool,
     },
 }
 
@@ -26,7 +32,7 @@ impl Intent {
     pub fn target(&self) -> Option<MemberId> {
         match self {
             Self::Switchover { to, .. } => *to,
-            Self::Failover { to } => Some(*to),
+            Self::Failover { to, .. } => Some(*to),
         }
     }
 }

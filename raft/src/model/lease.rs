@@ -19,6 +19,9 @@ pub struct Lease {
     /// While it is vacant: where the WAL of the last holder ended, if it said so.
     #[serde(default)]
     pub left_at: Option<WalPosition>,
+    /// Who held it last, or holds it: everything that was acknowledged under the last epoch is there.
+    #[serde(default)]
+    pub last_holder: Option<MemberId>,
 }
 
 /// A held lease.

@@ -5,18 +5,22 @@
 
 mod apply;
 mod command;
+mod event;
 mod ids;
 mod intent;
 mod lease;
 mod lsn;
 mod member;
 mod state;
+mod synchrony;
+mod takeover;
 
 #[cfg(test)]
 mod testscripts;
 
 pub use apply::{MAX_DOCUMENT_BYTES, MAX_MEMBERS, TTL_LIMITS_MS, apply};
 pub use command::{Basis, Command, Outcome, Rejection};
+pub use event::{CandidateNote, Event, EventKind, MAX_EVENT_BYTES, MAX_EVENTS, RecordedEvent};
 pub use ids::{
     Epoch, GroupId, Incarnation, InvalidMemberName, MemberId, MemberName, Revision, Session,
     SystemIdentifier, TimelineId,
@@ -26,3 +30,4 @@ pub use lease::{Lease, Tenure};
 pub use lsn::{InvalidLsn, Lsn, WalPosition};
 pub use member::{Member, MemberKind, PostgresAddr, TagValue, Tags, other_system};
 pub use state::{ClusterState, Settings};
+pub use synchrony::{MAX_SETS, SyncSet, Synchrony};

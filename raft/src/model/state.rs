@@ -1,13 +1,15 @@
 //! The replicated state: one value.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::event::RecordedEvent;
 use super::ids::{GroupId, MemberId, Revision, SystemIdentifier};
 use super::intent::{EndedIntent, PendingIntent};
 use super::lease::Lease;
 use super::member::{Member, MemberKind};
+use super::synchrony::{MAX_SETS, Synchrony};
 
 /// What the group agreed on. Only things on which agreement matters are here.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -24,6 +26,15 @@ pub struct ClusterState {
     pub leaving: BTreeSet<MemberId>,
     /// The licence to be primary.
     pub lease: Lease,
+    /// Synchronous replication.
+    #[serde(default)]
+    pub synchrony: Synchrony,
+    /// Failsafe: the only members to which the lease may be granted; none: anybody.
+    #[serde(default)]
+    pub failsafe: Option<BTreeSet<MemberId>>,
+    /// What happened and why, the oldest first.
+    #[serde(default)]
+    pub events: VecDeque<RecordedEvent>,
     /// The cluster-wide configuration.
     pub settings: Settings,
     /// The operator's pending request.
@@ -87,6 +98,14 @@ impl ClusterState {
             }
             if self.lease.epoch.0 == 0 {
                 found.push("a held lease has epoch 0".to_owned());
+            }
+        }
+        if self.synchrony.sets.len() > MAX_SETS {
+            found.push(format!("{} synchronous sets are in force", self.synchrony.sets.len()));
+        }
+        for fenced in self.synchrony.fences.keys() {
+            if self.lease.holder() == Some(*fenced) {
+                found.push(format!("the holder {fenced} is fenced"));
             }
         }
         found

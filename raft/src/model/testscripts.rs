@@ -54,11 +54,6 @@ impl Runner for Script {
         let mut args = command.consume_args();
         let output = match command.name.as_str() {
             "state" => self.show(),
-            // No command pins an epoch before pause exists; what `apply` does with one is fixed already.
-            "pin" => {
-                self.state.lease.tenure.as_mut().ok_or("vacant")?.pinned = true;
-                String::new()
-            }
             other => {
                 let command = parse(other, &mut args)?;
                 self.apply(&command)
@@ -91,12 +86,13 @@ fn parse(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command> {
             to: id(first),
             session: session(first, args)?,
             ttl_ms: args.take_key("ttl").unwrap_or("5000").parse()?,
-            basis: match (args.take_key("renewed"), args.take_key("closed")) {
-                (Some(voters), _) => Basis::Renewed { voters: ids(voters) },
-                (None, Some(by)) => Basis::Closed { by: ids(by) },
-                (None, None) => Basis::Vacant,
-            },
+            basis: basis(args)?,
         },
+        "fence" => Command::Fence { epoch, member: id(first), position: position(args.take_key("at"))? },
+        "widen" => Command::WidenSync { epoch, revision: number(args, "revision")?, to: sync_set(first)? },
+        "narrow" => Command::NarrowSync { epoch, revision: number(args, "revision")?, to: sync_set(first)? },
+        "failsafe" => Command::SetFailsafe { epoch, members: (first != "off").then(|| ids(first)) },
+        "record" => Command::Record { event: event(args)? },
         "release" => Command::Release { epoch, position: None },
         "transfer" => Command::Transfer {
             epoch,
@@ -115,12 +111,66 @@ fn parse(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command> {
         "switchover" => Command::SetIntent {
             intent: Intent::Switchover { from: id(first), to: args.take_key("to").map(id) },
         },
-        "failover" => Command::SetIntent { intent: Intent::Failover { to: id(first) } },
+        "failover" => Command::SetIntent {
+            intent: Intent::Failover {
+                to: id(first),
+                accepts_loss: args.take_key("loss") == Some("accepted"),
+                holder_is_dead: args.take_key("holder") == Some("dead"),
+            },
+        },
         "refuse" => Command::EndIntent {
             id: first.parse()?,
             end: IntentEnd::Refused(args.take_key("why").unwrap_or("no").to_owned()),
         },
         other => return Err(format!("unknown command {other}").into()),
+    })
+}
+
+fn basis(args: &mut ArgumentConsumer<'_>) -> Result<Basis> {
+    let pinned = args.take_key("pinned") == Some("yes");
+    Ok(match (args.take_key("renewed"), args.take_key("closed"), args.take_key("basis")) {
+        (Some(voters), _, _) => Basis::Renewed { voters: ids(voters), pinned },
+        (None, Some(by), _) => Basis::Closed { by: ids(by) },
+        (None, None, Some("fenced")) => Basis::Fenced,
+        (None, None, Some("cut-off")) => Basis::CutOff,
+        (None, None, Some("word")) => Basis::OperatorsWord,
+        (None, None, Some(other)) => return Err(format!("unknown basis {other}").into()),
+        (None, None, None) => Basis::Vacant,
+    })
+}
+
+fn number(args: &mut ArgumentConsumer<'_>, key: &str) -> Result<u64> {
+    Ok(args.take_key(key).unwrap_or("0").parse()?)
+}
+
+/// `1/0/A0`: a timeline and a location.
+fn position(text: Option<&str>) -> Result<WalPosition> {
+    let (timeline, lsn) = text.and_then(|text| text.split_once('/')).ok_or("at=TIMELINE/LSN is missing")?;
+    Ok(WalPosition { timeline: TimelineId(timeline.parse()?), lsn: lsn.parse().map_err(|_| "bad LSN")? })
+}
+
+/// `set1-bc` (one of b and c), `set1-none` (one of nobody), or `async`.
+fn sync_set(text: &str) -> Result<SyncSet> {
+    if text == "async" {
+        return Ok(SyncSet::default());
+    }
+    let (needed, names) =
+        text.strip_prefix("set").and_then(|text| text.split_once('-')).ok_or("setN-NAMES")?;
+    let names = names.trim_start_matches("none").chars().map(|c| c.to_string().parse());
+    Ok(SyncSet { names: names.collect::<std::result::Result<_, _>>()?, needed: needed.parse()? })
+}
+
+fn event(args: &mut ArgumentConsumer<'_>) -> Result<Event> {
+    let because = args.take_key("because").unwrap_or("it was so").to_owned();
+    Ok(Event {
+        at_ms: 0,
+        by: args.take_key("by").unwrap_or("a").parse()?,
+        kind: EventKind::Promoted,
+        epoch: Epoch(1),
+        rule: "TakeVacant".to_owned(),
+        because: args.take_key("bytes").map_or(Ok(because), |n| n.parse().map(|n| "x".repeat(n)))?,
+        facts: Vec::new(),
+        candidates: Vec::new(),
     })
 }
 
@@ -165,6 +215,9 @@ impl Script {
     fn apply(&mut self, command: &Command) -> String {
         self.index += 1;
         self.commands.insert(command_name(command));
+        if let Command::Grant { basis, .. } = command {
+            self.commands.insert(basis_name(basis));
+        }
         let before = self.state.clone();
         let outcome = apply(&mut self.state, self.index, command);
         let violations = self.state.violations();
@@ -199,6 +252,15 @@ impl Script {
                 if tenure.pinned { ", pinned" } else { "" }
             ),
         };
+        if state.synchrony != Synchrony::default() {
+            out += &show_synchrony(&state.synchrony);
+        }
+        if let Some(list) = &state.failsafe {
+            out += &format!("\nfailsafe {}", letters(list));
+        }
+        if let (Some(first), Some(last)) = (state.events.front(), state.events.back()) {
+            out += &format!("\n{} events, {} to {}", state.events.len(), first.id, last.id);
+        }
         if let Some(system) = state.system_identifier {
             out += &format!("\nsystem {system}");
         }
@@ -215,6 +277,22 @@ impl Script {
     }
 }
 
+fn show_synchrony(synchrony: &Synchrony) -> String {
+    let mut out = format!("\nsynchrony {}:", synchrony.revision);
+    for set in &synchrony.sets {
+        let names: String = set.names.iter().map(MemberName::as_str).collect();
+        out += &if set.is_asynchronous() {
+            " async".to_owned()
+        } else {
+            format!(" {} of ({names})", set.needed)
+        };
+    }
+    for (member, position) in &synchrony.fences {
+        out += &format!(", {} fenced at {position}", letter(*member));
+    }
+    out
+}
+
 macro_rules! names {
     ($function:ident, $all:ident, $type:ident: $($variant:ident)*) => {
         fn $function(value: &$type) -> &'static str {
@@ -225,9 +303,10 @@ macro_rules! names {
 }
 
 names!(command_name, COMMANDS, Command: Found PutMember RemoveMember SetLeaving Grant Release Transfer SetVoters
-    SetSystemIdentifier SetSettings SetIntent EndIntent);
+    SetSystemIdentifier SetSettings SetIntent EndIntent Fence WidenSync NarrowSync SetFailsafe Record);
 names!(rejection_name, REJECTIONS, Rejection: Founding Epoch Revision Tenure TooFewCloses Pinned Voters Member
-    NameTaken AddressTaken StillVoter SystemIdentifier Intent Limit);
+    NameTaken AddressTaken StillVoter SystemIdentifier Intent Limit TooFewFences BehindFence Synchrony Failsafe);
+names!(basis_name, BASES, Basis: Vacant Renewed Closed Fenced CutOff OperatorsWord);
 
 #[test]
 fn the_model_does_as_the_scripts_tell() {
@@ -240,7 +319,7 @@ fn the_model_does_as_the_scripts_tell() {
         commands.append(&mut script.commands);
         rejections.append(&mut script.rejections);
     }
-    let missing: Vec<&str> = [COMMANDS, REJECTIONS]
+    let missing: Vec<&str> = [COMMANDS, REJECTIONS, BASES]
         .concat()
         .into_iter()
         .filter(|name| !commands.contains(name) && !rejections.contains(name))
