@@ -1,5 +1,6 @@
 //! The published view: applied state, Raft's own view and the phase brought into one value.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use crate::clock;
 use crate::model::MemberId;
 
 /// After so many of the longest election timeouts without contact a Raft leader is none.
-const CONTACT_TIMES: u32 = 3;
+pub(super) const CONTACT_TIMES: u32 = 3;
 /// How often the view is looked at again although nothing moved: contact ends without an event.
 const REFRESH: Duration = Duration::from_secs(1);
 
@@ -76,19 +77,23 @@ impl Node {
     }
 
     /// The Raft group as seen from here. The consensus library goes on to name a leader that is long gone, and an
-    /// isolated leader itself: only one in contact counts.
+    /// isolated leader itself: only one in contact counts. The only voter is in contact with itself, although nobody
+    /// acknowledges anything to it.
     pub(crate) fn raft_view(&self) -> RaftView {
         let watch = self.raft.metrics();
         let metrics = watch.borrow_watched();
         let limit = self.config.timing.election_max * CONTACT_TIMES;
         let acked = metrics.last_quorum_acked.as_ref().is_none_or(|acked| clock::age(**acked) <= limit);
-        let is_raft_leader = metrics.state.is_leader() && acked;
+        let voters: BTreeSet<MemberId> =
+            metrics.membership_config.membership().voter_ids().map(MemberId).collect();
+        let is_alone = voters.iter().eq([&self.id]);
+        let is_raft_leader = metrics.state.is_leader() && (acked || is_alone);
         let known = metrics.current_leader.map(MemberId);
         RaftView {
             is_raft_leader,
             raft_leader: known.filter(|id| if *id == self.id { is_raft_leader } else { self.hears(limit) }),
             term: metrics.current_term,
-            voters: metrics.membership_config.membership().voter_ids().map(MemberId).collect(),
+            voters,
         }
     }
 

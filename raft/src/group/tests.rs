@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::mpsc;
 
+use openraft::async_runtime::WatchReceiver;
 use tempfile::TempDir;
 
 use super::*;
@@ -300,6 +301,32 @@ async fn propose_until_known(group: &Group, command: Command) -> Outcome {
         }
     }
     panic!("no outcome of {command:?}");
+}
+
+/// Nobody acknowledges anything to the only voter: it leads all the same, and lets others in however late they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_only_voter_leads_without_end() {
+    let dir = TempDir::new().expect("a directory");
+    let first = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    first.until_member().await;
+    let node = first.group.node();
+    let limit = node.config.timing.election_max * follow::CONTACT_TIMES;
+    let is_young = || {
+        let metrics = node.raft.metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked;
+        acked.is_some_and(|acked| clock::age(*acked) <= limit)
+    };
+    let aged = async {
+        while is_young() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, aged).await.expect("nobody acknowledges");
+    assert!(node.raft_view().is_raft_leader);
+    let second = Running::start(listen().await, "node1", vec![first.addr()], dir.path()).await;
+    first.until_voters(&[&first, &second]).await;
+    second.stop().await;
+    first.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
