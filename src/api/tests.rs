@@ -181,6 +181,21 @@ fn documents() {
     });
     let mixed = standing(mixed, RenewerFacts::default());
     golden("cluster_seen_by_standby_of_silent_primary.json", &pretty(&cluster::document(&mixed)));
+    // As in Patroni, who holds the lease is the leader, whatever its PostgreSQL does.
+    let crashed = changed(1, |view| {
+        view.observation.postgres.process = Fact::fresh(Process::Stopped);
+        view.observation.postgres.server = Fact::Unknown("not running".into());
+        view.observation.postgres.control = Fact::fresh(crate::ha::ControlData {
+            system_identifier: pgherd_raft::model::SystemIdentifier(1),
+            state: crate::ha::ControlState::InProduction,
+            timeline: pgherd_raft::model::TimelineId(1),
+            checkpoint: pgherd_raft::model::Lsn(1),
+            min_recovery_end: pgherd_raft::model::Lsn(0),
+        });
+    });
+    let crashed = cluster::document(&standing(crashed, licensed(NOW)));
+    let leader = &crashed["members"][0];
+    assert_eq!((&leader["role"], &leader["state"]), (&json!("leader"), &json!("crashed")));
     golden("metrics_primary", &metrics::page(&primary()).body);
     golden("metrics_standby", &metrics::page(&standby()).body);
     assert_eq!(cluster::settings(&primary()).body, "{\"ttl\":5,\"loop_wait\":10}");

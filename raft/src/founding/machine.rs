@@ -485,6 +485,11 @@ impl Founding {
             );
         }
         if let Some((group, via)) = &self.group {
+            if via == self.me.addr() {
+                return format!(
+                    "the group {group} to have another Raft leader: its members take an earlier node at this node's own address ({via}) for it"
+                );
+            }
             return format!("the group {group} to let this node in, asked at {via}");
         }
         if let Some(via) = &self.hint {

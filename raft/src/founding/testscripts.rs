@@ -303,3 +303,23 @@ fn nodes_found_and_join_as_the_scripts_tell() {
     }
     assert!(ran > 5, "the scripts were not found");
 }
+
+/// The members still take the node whose store was lost, at this node's own address, for their Raft leader.
+#[test]
+fn a_node_is_not_told_to_ask_itself() {
+    let member = Member {
+        name: "a".parse().expect("a valid name"),
+        kind: MemberKind::Data,
+        raft_addr: addr("a"),
+        api_url: None,
+        postgres: None,
+        tags: Tags::default(),
+    };
+    let identity = Identity { id: MemberId(9), member };
+    let mut machine = Founding::new(identity, &[addr("b")], None, BootTime::default());
+    machine.invited(GroupId(1), &addr("b"), BootTime::default());
+    assert!(machine.waiting_for().ends_with("to let this node in, asked at b:1"));
+    machine.invited(GroupId(1), &addr("a"), BootTime::default());
+    let waits = machine.waiting_for();
+    assert!(waits.contains("to have another Raft leader") && !waits.contains("asked at"), "{waits}");
+}
