@@ -1,6 +1,5 @@
 //! `pgherd`: the daemon, and the hidden guard process which it starts.
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,18 +26,9 @@ fn main() -> ExitCode {
     match daemon(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            telemetry::report("pgherd", &error);
             ExitCode::FAILURE
         }
-    }
-}
-
-/// The log may not run yet, and a mistake in the configuration must be seen all the same.
-fn report(error: &anyhow::Error) {
-    if tracing::dispatcher::has_been_set() {
-        pgherd_raft::critical!("{error:#}");
-    } else {
-        drop(writeln!(std::io::stderr(), "pgherd: {error:#}"));
     }
 }
 

@@ -4,7 +4,7 @@
 //! WARN on, unless the level is DEBUG. Must never be asked to print secrets: whoever logs keeps them out.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -26,6 +26,15 @@ macro_rules! critical {
     ($($argument:tt)+) => {
         ::tracing::error!(target: "critical", $($argument)+)
     };
+}
+
+/// Says why the program ends. The log may not run yet, and a mistake in the configuration must be seen all the same.
+pub fn report(program: &str, error: &dyn fmt::Display) {
+    if tracing::dispatcher::has_been_set() {
+        crate::critical!("{error:#}");
+    } else {
+        writeln!(io::stderr(), "{program}: {error:#}").ok();
+    }
 }
 
 /// From which level on lines are written.

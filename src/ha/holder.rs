@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use pgherd_raft::membership::lease_voters_wanted;
 use pgherd_raft::model::{Basis, Command, Epoch, MemberId, MemberKind, Revision, WalPosition};
 
 use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
@@ -141,25 +142,11 @@ fn change_of_epoch(o: &Observation) -> Option<Decision> {
     None
 }
 
-/// The next voters of the lease, one member nearer to the Raft voters which stay. A member that leaves ceases to
-/// count only while those which answer are a majority of the rest: otherwise nobody could count without it.
+/// The next voters of the lease. One that does not count yet acknowledges nothing, and is taken for reachable.
 fn wanted_voters(o: &Observation) -> Option<BTreeSet<MemberId>> {
-    let (lease, raft) = (&o.cluster.lease.voters, &o.consensus.voters);
-    if raft.is_empty() {
-        return None;
-    }
-    let stays = |id: &MemberId| raft.contains(id) && !o.cluster.leaving.contains(id);
-    let mut wanted = lease.clone();
-    if let Some(new) =
-        raft.iter().find(|id| stays(id) && !lease.contains(*id) && o.cluster.members.contains_key(id))
-    {
-        wanted.insert(*new);
-        return Some(wanted);
-    }
-    let gone = lease.iter().find(|id| !stays(id))?;
-    wanted.remove(gone);
-    let answering = wanted.intersection(&o.lease.answering).count();
-    (answering * 2 > wanted.len()).then_some(wanted)
+    let raft = &o.consensus.voters;
+    let reachable = &o.lease.answering | &(raft - &o.cluster.lease.voters);
+    lease_voters_wanted(&o.cluster, raft, &reachable)
 }
 
 fn await_licence(o: &Observation) -> Decision {

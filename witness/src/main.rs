@@ -2,7 +2,6 @@
 
 mod config;
 
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,18 +34,9 @@ fn main() -> ExitCode {
     match witness(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report(&error);
+            telemetry::report("pgherd-witness", &error);
             ExitCode::FAILURE
         }
-    }
-}
-
-/// The log may not run yet, and a mistake in the configuration must be seen all the same.
-fn report(error: &anyhow::Error) {
-    if tracing::dispatcher::has_been_set() {
-        pgherd_raft::critical!("{error:#}");
-    } else {
-        drop(writeln!(std::io::stderr(), "pgherd-witness: {error:#}"));
     }
 }
 
