@@ -90,6 +90,8 @@ pub struct Agent {
     guard_trouble: String,
     views: Option<watch::Sender<Arc<View>>>,
     consensus_seen: Option<SystemTime>,
+    /// The pending request of an operator, and when this daemon learned of it.
+    intent_seen: Option<(u64, BootTime)>,
     shutting_down_since: Option<BootTime>,
 }
 
@@ -113,6 +115,7 @@ impl Agent {
             guard_trouble: String::new(),
             views: None,
             consensus_seen: None,
+            intent_seen: None,
             shutting_down_since: None,
         };
         let observation = agent.observe().await;

@@ -91,6 +91,7 @@ impl Agent {
             peers: self.peers(&view.state.members, now),
             job: self.jobs.job(now),
             finished: self.jobs.finished(now),
+            intent_for: self.intent_for(&view.state, now),
             shutting_down: self.shutting_down_since.is_some(),
             policy,
             cluster: state_to_decide_on(&view),
@@ -108,6 +109,13 @@ impl Agent {
             Some((facts, at)) => aged(facts.clone(), before.since(*at)),
             None => nothing_known(why),
         }
+    }
+
+    fn intent_for(&mut self, state: &ClusterState, now: BootTime) -> Duration {
+        let pending = state.intent.as_ref().map(|pending| pending.id);
+        let known = self.intent_seen.filter(|(id, _)| Some(*id) == pending);
+        self.intent_seen = known.or(pending.map(|id| (id, now)));
+        self.intent_seen.map_or(Duration::ZERO, |(_, since)| now.since(since))
     }
 
     fn lease_facts(&self, now: BootTime) -> LeaseFacts {

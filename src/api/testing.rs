@@ -170,6 +170,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
             peers: others.map(|other| (MemberId(other), Fact::fresh(report(other)))).collect(),
             job: None,
             finished: BTreeMap::new(),
+            intent_for: Duration::ZERO,
             shutting_down: false,
             policy: Policy {
                 ttl: Duration::from_secs(5),

@@ -8,7 +8,7 @@ use super::action::{Action, GuardAction, PgAction, StopMode};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Fact, Observation, Process};
 use super::rule::Rule;
-use super::{holder, shutdown, standby, succession};
+use super::{holder, shutdown, standby, succession, switchover};
 
 /// A guard whose heartbeat is older than this is not counted on.
 pub const GUARD_STALE: Duration = Duration::from_secs(1);
@@ -23,8 +23,17 @@ const CHANGE_IS_NEAR: Duration = Duration::from_millis(50);
 ///
 /// Safety comes first: a PostgreSQL that may be writable without a lease is stopped before anything else is looked at.
 pub fn decide(o: &Observation) -> Decision {
-    let decision = first_rule(o);
+    let decision = with_overdue_intent(o, first_rule(o));
     if is_change_near(o) { decision.again_in(CHANGE_IS_NEAR) } else { decision }
+}
+
+/// A request that came to nothing is ended beside whatever else is decided, which goes first.
+fn with_overdue_intent(o: &Observation, decision: Decision) -> Decision {
+    let is_busy = decision.actions.iter().any(|action| matches!(action, Action::Propose(_)));
+    match switchover::overdue(o) {
+        Some(end) if !is_busy && o.cluster.group.is_some() => decision.act(end),
+        Some(_) | None => decision,
+    }
 }
 
 /// An operator's request is pending, or the holder is about to end.

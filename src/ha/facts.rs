@@ -73,6 +73,9 @@ pub struct Observation {
     pub job: Option<Job>,
     /// How the last long action of each kind ended.
     pub finished: BTreeMap<JobKind, Finished>,
+    /// How long this daemon has known of the operator's request which is pending; zero when there is none. It counts by
+    /// its own clock: no clock is read where the replicated state is made.
+    pub intent_for: Duration,
     /// The daemon was asked to end (SIGTERM, SIGINT).
     pub shutting_down: bool,
     /// What the configuration says about decisions.

@@ -14,6 +14,29 @@ use super::rule::Rule;
 /// How long the stopped primary waits for the target to have received everything.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A request which nobody has carried out or refused by then is ended: by the member which answers the operator long
+/// before, and by every other one when that member is gone. Else it would happen later by surprise.
+const INTENT_LIMIT: Duration = Duration::from_secs(60);
+/// That other member waits twice `loop_wait`; who ends the request in its place waits longer.
+const INTENT_LOOPS: u32 = 3;
+
+/// The end of a request that cannot or did not come to anything, whoever should have carried it out.
+pub(super) fn overdue(o: &Observation) -> Option<Action> {
+    let pending = o.cluster.intent.as_ref()?;
+    let is_gone = |id: &MemberId| !o.cluster.members.contains_key(id);
+    let limit = INTENT_LIMIT.max(o.policy.loop_wait.saturating_mul(INTENT_LOOPS));
+    let why = match pending.intent.target() {
+        Some(to) if is_gone(&to) => format!("{} is no member", o.cluster.name_of(to)),
+        _ if o.intent_for < limit => return None,
+        Some(to) => {
+            format!("{} did not take over within {} s", o.cluster.name_of(to), limit.as_secs())
+        }
+        None => format!("nobody took over within {} s", limit.as_secs()),
+    };
+    let end = IntentEnd::Refused(why);
+    Some(Action::Propose(Command::EndIntent { id: pending.id, end }))
+}
+
 /// The next step of a pending request, for the holder with a licence; none: nothing is asked, or PostgreSQL must be
 /// brought up first.
 pub(super) fn decide(o: &Observation) -> Option<Decision> {

@@ -55,6 +55,11 @@ impl Runner for Script {
             "postgres" => self.postgres(&mut args)?,
             "control" => self.control(&mut args)?,
             "peer" => self.peer(&mut args)?,
+            "gone" => {
+                let who = id(args.next_pos().ok_or("who is gone?")?);
+                self.o.cluster.members.remove(&who);
+                self.o.peers.remove(&who);
+            }
             "tag" => self.tag(&mut args)?,
             "job" => self.job(&mut args)?,
             "finished" => self.finished(&mut args)?,
@@ -175,6 +180,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
         peers: BTreeMap::new(),
         job: None,
         finished: BTreeMap::new(),
+        intent_for: Duration::ZERO,
         shutting_down: false,
         policy: Policy {
             ttl: Duration::from_secs(5),
@@ -429,12 +435,16 @@ impl Script {
             _ => return Err("an intent is: switchover [to=NAME], or failover to=NAME".into()),
         };
         self.o.cluster.intent = Some(PendingIntent { id: 77, intent });
+        self.o.intent_for = ms(args.take_key("for").unwrap_or("0"))?;
         Ok(())
     }
 
     fn policy(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         if let Some(ttl) = args.take_key("ttl") {
             self.o.policy.ttl = ms(ttl)?;
+        }
+        if let Some(wait) = args.take_key("loop_wait") {
+            self.o.policy.loop_wait = ms(wait)?;
         }
         if let Some(timeout) = args.take_key("primary_start_timeout") {
             self.o.policy.primary_start_timeout = ms(timeout)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pgherd::ha::{Closes, Finished, Job, JobKind, MemberReport, PgAction};
 use pgherd_raft::lease::{BootTime, Holder, Licence, Voter};
-use pgherd_raft::model::{Epoch, Incarnation, MemberId, Session};
+use pgherd_raft::model::{ClusterState, Epoch, Incarnation, MemberId, Session};
 
 /// One life of the daemon.
 pub(crate) struct Daemon {
@@ -28,6 +28,8 @@ pub(crate) struct Daemon {
     pub(crate) closes: Option<(Closes, BootTime)>,
     pub(crate) reports: BTreeMap<MemberId, (BootTime, MemberReport)>,
     pub(crate) published: Option<MemberReport>,
+    /// The pending request of an operator, and when this daemon learned of it.
+    pub(crate) intent_seen: std::cell::Cell<Option<(u64, BootTime)>>,
     pub(crate) shutting_down: bool,
     /// What a mutant believes to have won.
     pub(crate) mutated: Option<Licence>,
@@ -65,10 +67,18 @@ impl Daemon {
             closes: None,
             reports: BTreeMap::new(),
             published: None,
+            intent_seen: std::cell::Cell::default(),
             shutting_down: false,
             mutated: None,
             logged: String::new(),
         }
+    }
+
+    pub(crate) fn intent_for(&self, cluster: &ClusterState, now: BootTime) -> Duration {
+        let pending = cluster.intent.as_ref().map(|pending| pending.id);
+        let known = self.intent_seen.get().filter(|(id, _)| Some(*id) == pending);
+        self.intent_seen.set(known.or(pending.map(|id| (id, now))));
+        self.intent_seen.get().map_or(Duration::ZERO, |(_, since)| now.since(since))
     }
 
     pub(crate) fn wake(&mut self, now: BootTime) {

@@ -131,6 +131,7 @@ impl Node {
             peers: self.peers(daemon, &cluster, clock),
             job: daemon.jobs.job(clock),
             finished: daemon.jobs.finished(clock),
+            intent_for: daemon.intent_for(&cluster, clock),
             shutting_down: daemon.shutting_down,
             policy: policy(&cluster),
             cluster,
