@@ -137,3 +137,62 @@ fn tablespaces_are_copied_again() {
         assert!(aside.is_dir() && other.is_dir());
     });
 }
+
+/// A standby that received WAL which the new primary never had, and did not replay it; with the new primary.
+async fn ahead_without_replay(cluster: &Cluster, write: &str) -> (Node, Node) {
+    let (one, two) = pair(cluster).await;
+    let three = cluster.node("three", |_| ());
+    one.perform(PgAction::EnsureSlots { names: ["two".to_owned(), "three".to_owned()].into() }).await;
+    three.clone_from(&one).await;
+    three.follow_and_start(&one).await;
+    three.wait_until_streaming().await;
+    three.perform(PgAction::Follow { upstream: None }).await;
+    three
+        .wait("no walreceiver", |facts| {
+            facts.server.of_any_age().is_some_and(|server| server.receiver.is_none())
+        })
+        .await;
+    two.sql("SELECT pg_wal_replay_pause()").await;
+    two.wait_for_sql("SELECT pg_get_wal_replay_pause_state()", "paused").await;
+    let before = two.server().await.position.lsn;
+    one.sql(write).await;
+    two.wait("WAL that is not replayed", |facts| {
+        facts.server.of_any_age().is_some_and(|server| server.position.lsn > before)
+    })
+    .await;
+    one.postmaster.kill_all();
+    three.perform(PgAction::Promote).await;
+    three.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
+    (two, three)
+}
+
+/// Its control data says that it could follow: only after it has replayed what it received does it show what it has, to
+/// this node and to `pg_rewind`. So it is started once more, and rewound the second time.
+#[test]
+fn a_standby_which_received_more_than_it_replayed_is_rewound_the_second_time() {
+    let name = "returning::a_standby_which_received_more_than_it_replayed_is_rewound_the_second_time";
+    unprivileged(name, async |cluster| {
+        // A record which changes no page.
+        let (two, three) = ahead_without_replay(&cluster, "SELECT pg_create_restore_point('x')").await;
+        let fork = three.observe().await.history.pop().expect("a switch").lsn;
+        assert!(two.server().await.position.lsn > fork, "received past the fork");
+        let replayed = async || {
+            two.stop(StopMode::Fast).await;
+            let control = two.observe().await.control.of_any_age().expect("control data").clone();
+            assert_eq!(control.state, ControlState::ShutDownInRecovery);
+            control.checkpoint.max(control.min_recovery_end)
+        };
+        assert!(replayed().await <= fork);
+        two.follow_and_start(&three).await;
+        two.wait("replay past the fork", |facts| {
+            facts.server.of_any_age().is_some_and(|server| server.replayed > Some(fork))
+        })
+        .await;
+        assert!(replayed().await > fork, "after the second stop the control data shows it");
+        two.perform(PgAction::Rewind { source: three.upstream() }).await;
+        assert_comes_up_as_a_standby(&two).await;
+        two.follow_and_start(&three).await;
+        two.wait_until_streaming().await;
+        assert_eq!(two.server().await.position.timeline.0, 2);
+    });
+}
