@@ -179,6 +179,7 @@ fn nothing_known(why: &str) -> PostgresFacts {
         server: Fact::Unknown(why.to_owned()),
         configured_upstream: None,
         history: Vec::new(),
+        never_ready: false,
         has_old_data: false,
     }
 }

@@ -165,6 +165,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 server: Fact::fresh(server(!is_primary)),
                 configured_upstream: None,
                 history: Vec::new(),
+                never_ready: false,
                 has_old_data: false,
             },
             peers: others.map(|other| (MemberId(other), Fact::fresh(report(other)))).collect(),

@@ -176,6 +176,9 @@ pub struct PostgresFacts {
     pub configured_upstream: Option<Upstream>,
     /// The timeline history of the local data directory: where each earlier timeline ended.
     pub history: Vec<TimelineSwitch>,
+    /// The last postmaster which ran never said more than that it lets nobody in yet: a standby which did not become
+    /// consistent.
+    pub never_ready: bool,
     /// An earlier clone put data aside that was not deleted yet.
     pub has_old_data: bool,
 }

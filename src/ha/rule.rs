@@ -85,6 +85,8 @@ pub enum Rule {
     Rewind,
     /// A standby which went another way than the primary is stopped, to be rewound.
     Diverged,
+    /// A standby which does not become consistent is stopped, to be copied anew.
+    Inconsistent,
     /// The standby is pointed at the primary.
     Follow,
     /// The new copy streams: what was put aside is deleted.

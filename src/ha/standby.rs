@@ -16,6 +16,9 @@ use super::rule::Rule;
 /// After a failed start, clone or rewind the next attempt waits this much longer each time, up to the limit.
 const RETRY_STEP: Duration = Duration::from_secs(2);
 const RETRY_LIMIT: Duration = Duration::from_secs(30);
+/// A standby that answers to nobody for so long, although it may get WAL from the primary, waits for WAL which nobody
+/// has any more. Longer than the recovery of all the WAL between two checkpoints takes; meanwhile the old data is kept.
+const CONSISTENCY_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What to do while `holder` (if anybody) has the lease.
 pub(super) fn decide(o: &Observation, holder: Option<MemberId>) -> Decision {
@@ -109,6 +112,9 @@ fn stopped(o: &Observation, holder: Option<MemberId>, has_backup_label: bool) ->
         return start(o, holder.and_then(|id| upstream(o, id)));
     };
     match lineage(o, control, has_backup_label, report) {
+        Lineage::Ancestor if was_never_consistent(o) => {
+            clone_instead(o, source, &format!("this standby did not become consistent within {}", minutes()))
+        }
         Lineage::Ancestor => start(o, Some(source)),
         Lineage::Diverged => rewind(o, source),
         Lineage::SameTimelineTwice => clone_instead(
@@ -171,8 +177,7 @@ fn clone_instead(o: &Observation, source: Upstream, why: &str) -> Decision {
 
 fn running(o: &Observation, holder: Option<MemberId>) -> Decision {
     let Some(server) = o.postgres.server.within(SERVER_FRESH) else {
-        let because = "PostgreSQL runs, but does not answer by SQL";
-        return Decision::new(State::CatchingUp, Rule::CatchUp, because, SOON).wait("an answer by SQL");
+        return without_answer(o, holder);
     };
     let Some(id) = holder else {
         let because = format!("no action. I am ({}), a secondary, and nobody holds the lease", o.my_name());
@@ -203,6 +208,52 @@ fn running(o: &Observation, holder: Option<MemberId>) -> Decision {
     }
     let because = format!("no action. I am ({me}), a secondary, and following a leader ({name})");
     Decision::new(State::Standby, Rule::Standby, because, o.policy.loop_wait)
+}
+
+/// Before its WAL is consistent, a standby answers to nobody. It may need WAL from the primary for that.
+fn without_answer(o: &Observation, holder: Option<MemberId>) -> Decision {
+    let decision = |rule, because: &str| Decision::new(State::CatchingUp, rule, because, SOON);
+    let silent = "PostgreSQL runs, but does not answer by SQL";
+    if !o.postgres.never_ready {
+        return decision(Rule::CatchUp, silent).wait("an answer by SQL");
+    }
+    let Some((source, _)) = primary(o, holder) else {
+        return decision(Rule::CatchUp, silent).wait("a consistent state, and a primary to get WAL from");
+    };
+    if o.postgres.configured_upstream.as_ref() != Some(&source) {
+        let because = format!("following {}: PostgreSQL has no consistent state yet", source.name);
+        return decision(Rule::Follow, &because)
+            .act(Action::Postgres(PgAction::Follow { upstream: Some(source) }));
+    }
+    if started_before(o).is_some_and(|age| age >= CONSISTENCY_PATIENCE) {
+        let because = format!(
+            "PostgreSQL has not become consistent within {} although {} is there: it needs a new copy",
+            minutes(),
+            source.name
+        );
+        let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+        return decision(Rule::Inconsistent, &because).act(Action::Postgres(stop)).wait("PostgreSQL to stop");
+    }
+    decision(Rule::CatchUp, silent)
+        .wait(format!("a consistent state, or a new copy {} after its start", minutes()))
+}
+
+fn minutes() -> String {
+    format!("{} min", CONSISTENCY_PATIENCE.as_secs() / 60)
+}
+
+/// How long ago the server was started as a standby.
+fn started_before(o: &Observation) -> Option<Duration> {
+    o.finished.get(&JobKind::StartStandby).filter(|ended| ended.error.is_none()).map(|ended| ended.age)
+}
+
+/// Was the server stopped because it did not become consistent? What stopped it earlier says nothing.
+fn was_never_consistent(o: &Observation) -> bool {
+    let stopped_before = o.finished.get(&JobKind::Stop).filter(|end| end.error.is_none()).map(|end| end.age);
+    o.postgres.never_ready
+        && started_before(o)
+            .zip(stopped_before)
+            .is_some_and(|(started, stopped)| started.saturating_sub(stopped) >= CONSISTENCY_PATIENCE)
 }
 
 /// A running standby that received what the primary does not have.

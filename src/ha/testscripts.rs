@@ -175,6 +175,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             server: Fact::Unknown("not running".to_owned()),
             configured_upstream: None,
             history: Vec::new(),
+            never_ready: false,
             has_old_data: false,
         },
         peers: BTreeMap::new(),
@@ -307,6 +308,7 @@ impl Script {
         let backup = args.take_key("backup_label").is_some();
         let p = &mut self.o.postgres;
         p.history = history(args.take_key("history").unwrap_or(""))?;
+        p.never_ready = args.take_key("never_ready").is_some();
         p.has_old_data = args.take_key("old_data").is_some();
         p.configured_upstream = args.take_key("upstream").map(|name| Upstream {
             name: name.to_owned(),

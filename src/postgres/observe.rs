@@ -44,6 +44,8 @@ pub(super) struct Cache {
     /// The highest timeline which the walreceiver of this postmaster was seen on.
     seen_timeline: Option<(u32, TimelineId)>,
     late_answers: u32,
+    /// The last postmaster which was asked, and whether it said nothing but that it is not ready.
+    last_asked: Option<(u32, bool)>,
 }
 
 /// Changes whenever PostgreSQL writes the control file.
@@ -95,6 +97,7 @@ impl Postgres {
             configured_upstream: files.upstream.filter(|_| is_standby && as_written),
             server: map(server, |answered| answered.server),
             history,
+            never_ready: self.cache().last_asked.is_some_and(|(_, never_ready)| never_ready),
             has_old_data: files.has_old_data,
         }
     }
@@ -155,6 +158,7 @@ impl Postgres {
                 Fact::fresh(answered)
             }
             Err(error) => {
+                self.note_not_ready(pid, &error);
                 let is_late = matches!(error, super::PgError::Query(QueryError::Late { .. }));
                 self.note_failure(is_late, session.is_some_and(|session| session.is_closed()));
                 Fact::Unknown(error.in_full())
@@ -162,8 +166,19 @@ impl Postgres {
         }
     }
 
+    /// Only the server's own word counts: one that cannot be asked may be ready all the same.
+    fn note_not_ready(&self, pid: u32, error: &super::PgError) {
+        use super::PgError::Query;
+        let is_said = matches!(error, Query(QueryError::Connect { is_not_ready: true, .. }));
+        let mut cache = self.cache();
+        if cache.last_asked.is_none_or(|(last, _)| last != pid) {
+            cache.last_asked = Some((pid, is_said));
+        }
+    }
+
     fn remember(&self, pid: u32, answered: &Answered) {
         let mut cache = self.cache();
+        cache.last_asked = Some((pid, false));
         cache.late_answers = 0;
         let timeline = answered.server.position.timeline;
         cache.seen_timeline = answered.server.is_in_recovery.then_some((pid, timeline));

@@ -11,6 +11,8 @@ use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 use super::settings::{Credentials, Settings};
 
+/// What a server answers which starts, has no consistent state yet, or ends.
+const CANNOT_CONNECT_NOW: &str = "57P03";
 /// How long a connection may take.
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// How long a short statement may take; the server ends it by itself a little earlier.
@@ -33,6 +35,8 @@ pub enum QueryError {
         reason: String,
         /// The server is there and refuses this login: waiting does not help.
         is_refused: bool,
+        /// The server is there and lets nobody in yet (or any more).
+        is_not_ready: bool,
     },
     /// No answer in time.
     #[error("PostgreSQL did not answer within {millis} ms ({statement})")]
@@ -118,7 +122,7 @@ impl Session {
             != postmaster_identity(ours.as_deref().unwrap_or_default())
         {
             let reason = format!("the server there is not that of {}", settings.data_dir.display());
-            return Err(QueryError::Connect { at, reason, is_refused: false });
+            return Err(QueryError::Connect { at, reason, is_refused: false, is_not_ready: false });
         }
         Ok(session)
     }
@@ -136,16 +140,21 @@ impl Session {
 
     async fn open(config: &Config, at: String) -> Result<Self, QueryError> {
         let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls));
-        let refusal = |reason, is_refused| QueryError::Connect { at: at.clone(), reason, is_refused };
+        let refusal = |reason, is_refused, is_not_ready| QueryError::Connect {
+            at: at.clone(),
+            reason,
+            is_refused,
+            is_not_ready,
+        };
         let (client, connection) = connecting
             .await
-            .map_err(|_| refusal(format!("no answer within {} s", CONNECT_LIMIT.as_secs()), false))?
+            .map_err(|_| refusal(format!("no answer within {} s", CONNECT_LIMIT.as_secs()), false, false))?
             .map_err(|error| {
                 let code = error.code().map(|state| state.code().to_owned()).unwrap_or_default();
                 // Class 28: invalid authorization; a password which the server wants and we do not have.
                 let is_refused = code.starts_with("28") || reason_of(&error).contains("password missing");
                 let cure = if is_refused { "; check postgresql.authentication and pg_hba" } else { "" };
-                refusal(format!("{}{cure}", reason_of(&error)), is_refused)
+                refusal(format!("{}{cure}", reason_of(&error)), is_refused, code == CANNOT_CONNECT_NOW)
             })?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {

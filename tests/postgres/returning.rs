@@ -1,7 +1,7 @@
 //! The way back of a former primary: rewind, or a new copy beside the old data.
 
 use pgherd::ha::{ControlState, DataDir, PgAction, StopMode, Upstream};
-use pgherd_raft::model::PostgresAddr;
+use pgherd_raft::model::{Lsn, PostgresAddr};
 
 use crate::harness::{Cluster, Node, unprivileged};
 use crate::replication::pair;
@@ -194,5 +194,34 @@ fn a_standby_which_received_more_than_it_replayed_is_rewound_the_second_time() {
         two.follow_and_start(&three).await;
         two.wait_until_streaming().await;
         assert_eq!(two.server().await.position.timeline.0, 2);
+    });
+}
+
+/// The WAL after its backup is missing here.
+#[test]
+fn a_standby_that_cannot_become_consistent_is_known_as_such() {
+    unprivileged("returning::a_standby_that_cannot_become_consistent_is_known_as_such", async |cluster| {
+        let (one, two) = pair(&cluster).await;
+        assert!(!two.observe().await.never_ready);
+        two.stop(StopMode::Fast).await;
+        two.clone_from(&one).await;
+        // The checkpoint from which it starts is there, and nothing of what comes after it.
+        let label = std::fs::read_to_string(two.settings.data_dir.join("backup_label")).expect("a label");
+        let after = |mark: &str| label.split(mark).nth(1).expect("a label of PostgreSQL").to_owned();
+        let location: Lsn =
+            after("CHECKPOINT LOCATION: ").lines().next().expect("a line").parse().expect("lsn");
+        let file = after("(file ").get(..24).expect("a name").to_owned();
+        let path = two.settings.data_dir.join("pg_wal").join(file);
+        let mut wal = std::fs::read(&path).expect("WAL");
+        let end = usize::try_from(location.0 % 0x100_0000).expect("small") + 0x78;
+        wal.get_mut(end..).expect("inside").fill(0);
+        std::fs::write(&path, wal).expect("written");
+        two.perform(PgAction::StartStandby { upstream: None }).await;
+        let facts = two.wait("no consistent state", |facts| facts.never_ready).await;
+        assert!(facts.server.of_any_age().is_none());
+        // What is needed comes from whom it is pointed at, without an answer by SQL.
+        two.perform(PgAction::Follow { upstream: Some(one.upstream()) }).await;
+        two.wait_until_streaming().await;
+        assert!(!two.observe().await.never_ready);
     });
 }

@@ -184,6 +184,7 @@ impl Node {
             ),
             configured_upstream: self.configured_upstream.filter(|_| data.has_standby_signal).map(upstream),
             history: data.wal.history(),
+            never_ready: false,
             has_old_data: data.has_old_data,
         }
     }
