@@ -138,13 +138,26 @@ fn ensure_data_dir(path: &Path) -> anyhow::Result<()> {
     })
 }
 
-/// A port in use must be noticed before this node joins a group.
+/// A port in use must be noticed before this node joins a group. PostgreSQL's is looked at only while there is no data:
+/// the server that runs on it may be this node's own.
 fn ensure_free(config: &Config) -> anyhow::Result<()> {
     for socket in config.restapi.listen.sockets() {
         if let Err(error) = listener::listen(&socket)
             && error.kind() == std::io::ErrorKind::AddrInUse
         {
             return Err(api::ApiError::PortInUse { addr: socket }.into());
+        }
+    }
+    if !config.postgresql.data_dir.join("PG_VERSION").exists() {
+        for socket in config.postgresql.listen.sockets() {
+            if let Err(error) = listener::listen(&socket)
+                && error.kind() == std::io::ErrorKind::AddrInUse
+            {
+                bail!(
+                    "cannot use {socket} for PostgreSQL: the address is in use; stop the program which uses it or set \
+                     another postgresql.listen"
+                );
+            }
         }
     }
     Ok(())

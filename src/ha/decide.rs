@@ -143,7 +143,7 @@ fn wrong_data(o: &Observation) -> Option<Decision> {
             Decision::new(
                 State::Waiting,
                 Rule::IncompleteDataDir,
-                "the data directory was being filled when the daemon ended: it is emptied",
+                "the data directory is only partly filled: it is emptied",
                 SOON,
             )
             .act(Action::Postgres(PgAction::DiscardIncomplete)),

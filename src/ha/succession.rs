@@ -315,5 +315,13 @@ fn first_lease(o: &Observation) -> Decision {
             .act(Action::AskPeers)
             .wait("its report");
     }
-    take_vacant(o, "the cluster has no database system yet, and this node makes it")
+    take_vacant(
+        o,
+        match o.postgres.data_dir {
+            DataDir::Initialised { .. } => "the cluster has no database system yet: it gets this node's",
+            DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => {
+                "the cluster has no database system yet, and this node makes it"
+            }
+        },
+    )
 }

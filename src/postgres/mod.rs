@@ -33,9 +33,12 @@ mod write;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 pub use control_data::ControlDataError;
 pub use error::PgError;
+use pgherd_raft::clock;
+use pgherd_raft::lease::BootTime;
 use pgherd_raft::model::SystemIdentifier;
 pub use postmaster::{Postmaster, PostmasterCommand, PostmasterError, PostmasterSignal};
 pub use programs::ProgramsError;
@@ -54,6 +57,9 @@ use crate::ha::{DataDir, PgAction, Process};
 const SOCKETS: &str = "/var/run/postgresql";
 const SOCKETS_FALLBACK: &str = "/tmp";
 
+/// A server that refused the login is asked again after so long: it notes each attempt in its log.
+const REFUSED_PAUSE: Duration = Duration::from_secs(3);
+
 /// The handle on the local PostgreSQL: cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Postgres {
@@ -61,11 +67,35 @@ pub struct Postgres {
     postmaster: Arc<dyn Postmaster>,
 }
 
+/// What the server said when it refused the login.
+#[derive(Clone, Debug)]
+struct Refusal {
+    at: String,
+    reason: String,
+}
+
+impl Refusal {
+    fn of(error: &PgError) -> Option<Self> {
+        let PgError::Query(QueryError::Connect { at, reason, is_refused: true, .. }) = error else {
+            return None;
+        };
+        Some(Self { at: at.clone(), reason: reason.clone() })
+    }
+}
+
+impl From<Refusal> for QueryError {
+    fn from(Refusal { at, reason }: Refusal) -> Self {
+        Self::Connect { at, reason, is_refused: true, is_not_ready: false }
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     settings: RwLock<Arc<Settings>>,
     /// The kept connection.
     session: Mutex<Option<Arc<Session>>>,
+    /// The server's last refusal of the login, and when.
+    refusal: Mutex<Option<(BootTime, Refusal)>>,
     cache: Mutex<Cache>,
     /// Work which nobody waits for: the checkpoint after a promotion, the removal of old data.
     background: Mutex<JoinSet<()>>,
@@ -77,6 +107,7 @@ impl Postgres {
         let inner = Inner {
             settings: RwLock::new(Arc::new(settings)),
             session: Mutex::default(),
+            refusal: Mutex::default(),
             cache: Mutex::default(),
             background: Mutex::default(),
         };
@@ -136,6 +167,7 @@ impl Postgres {
     /// Takes other settings, rewrites the configuration files of an existing data directory and reloads a running
     /// server. What needs a restart takes effect with the next start.
     pub async fn reconfigure(&self, settings: Settings) -> Result<(), PgError> {
+        *self.refusal() = None;
         *self.inner.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         self.rewrite().await
     }
@@ -211,9 +243,21 @@ impl Postgres {
         if let Some(session) = kept {
             return Ok(session);
         }
-        let session = Arc::new(self.connect().await?);
+        if let Some((at, refusal)) = self.refusal().as_ref()
+            && clock::now().since(*at) < REFUSED_PAUSE
+        {
+            return Err(QueryError::from(refusal.clone()).into());
+        }
+        let connected = self.connect().await;
+        let refusal = connected.as_ref().err().and_then(Refusal::of);
+        *self.refusal() = refusal.map(|refusal| (clock::now(), refusal));
+        let session = Arc::new(connected?);
         *self.kept() = Some(Arc::clone(&session));
         Ok(session)
+    }
+
+    fn refusal(&self) -> std::sync::MutexGuard<'_, Option<(BootTime, Refusal)>> {
+        self.inner.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Option<Arc<Session>>> {

@@ -68,6 +68,7 @@ impl Postgres {
         let settings = self.settings();
         rotate(&settings.log_file);
         let log_offset = std::fs::metadata(&settings.log_file).map_or(0, |is| is.len());
+        *self.refusal() = None;
         let command = PostmasterCommand {
             program: self.programs()?.path("postgres"),
             args: conf::arguments(&settings, least),

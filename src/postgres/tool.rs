@@ -160,7 +160,7 @@ impl Tool {
         if status.success() {
             return Ok(printed);
         }
-        Err(ToolError::Failed { program, status, said: one_line(&said) })
+        Err(ToolError::Failed { program, status, said: with_cure(one_line(&said)) })
     }
 }
 
@@ -255,6 +255,13 @@ pub(super) fn one_line(text: &str) -> String {
     if lines.is_empty() { "it said nothing".to_owned() } else { lines.join(" | ") }
 }
 
+/// The server at the other end refuses the login: which settings are behind it.
+fn with_cure(said: String) -> String {
+    let is_refused = said.contains("authentication failed") || said.contains("no pg_hba.conf entry");
+    let cure = "; check postgresql.authentication, which must be the same on all nodes, and pg_hba";
+    if is_refused { said + cure } else { said }
+}
+
 /// A line up to the literal after the word PASSWORD.
 fn without_password(line: &str) -> String {
     const WORD: &str = "PASSWORD";
@@ -319,6 +326,18 @@ mod tests {
         for bad in ["'a", "\"a", "a\\"] {
             assert!(split_words(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_refused_login_names_the_cure() {
+        let tool = Tool::new("/bin/sh").arg("-c").arg("echo 'password authentication failed' >&2; exit 1");
+        let error = tool.run(None).await.expect_err("status 1").to_string();
+        assert!(
+            error.ends_with(
+                "failed; check postgresql.authentication, which must be the same on all nodes, and pg_hba"
+            ),
+            "{error}"
+        );
     }
 
     #[tokio::test]

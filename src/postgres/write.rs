@@ -89,6 +89,7 @@ impl Postgres {
     }
 
     async fn reload(&self) -> Result<(), PgError> {
+        *self.refusal() = None;
         if !self.is_running() {
             return Ok(());
         }
