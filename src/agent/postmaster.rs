@@ -129,8 +129,7 @@ impl Postmaster for GuardedPostmaster {
                 let (guard, process) = self.look().await?;
                 let mut news = guard.watch();
                 if process == Some(Process::Stopped) {
-                    let last_exit = news.borrow().last_exit;
-                    return Ok(how_it_ended(last_exit));
+                    return Ok(how_it_ended(guard.stopped().await.last_exit));
                 }
                 if timeout(LOOK_AGAIN, news.changed()).await.is_ok_and(|news| news.is_err()) {
                     return Err(PostmasterError("the guard is gone".to_owned()));
