@@ -156,7 +156,7 @@ fn describe(action: &PgAction) -> String {
         }
         PgAction::StartStandby { upstream: None } => "starting PostgreSQL as a standby".to_owned(),
         PgAction::Stop { mode, .. } => format!("stopping PostgreSQL ({mode:?})").to_lowercase(),
-        PgAction::Promote => "leaving recovery".to_owned(),
+        PgAction::Promote { timeline } => format!("leaving recovery for timeline {timeline}"),
         PgAction::Rewind { source } => format!("rewinding to {}", source.name),
         PgAction::Clone { source } => format!("copying {}", source.name),
         PgAction::Follow { .. }

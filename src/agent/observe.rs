@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgherd_raft::group::{GroupView, Phase};
 use pgherd_raft::lease::{BootTime, Holder};
-use pgherd_raft::model::{ClusterState, Lease, MemberId, MemberKind};
+use pgherd_raft::model::{ClusterState, Lease, MemberId, MemberKind, TimelineId};
 use pgherd_raft::{Renewer, clock};
 use tracing::{info, warn};
 
@@ -180,6 +180,7 @@ fn nothing_known(why: &str) -> PostgresFacts {
         configured_upstream: None,
         history: Vec::new(),
         never_ready: false,
+        newest_history: TimelineId(0),
         has_old_data: false,
     }
 }

@@ -166,6 +166,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 configured_upstream: None,
                 history: Vec::new(),
                 never_ready: false,
+                newest_history: TimelineId(1),
                 has_old_data: false,
             },
             peers: others.map(|other| (MemberId(other), Fact::fresh(report(other)))).collect(),

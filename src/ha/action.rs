@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pgherd_raft::model::{Command, Epoch, MemberId};
+use pgherd_raft::model::{Command, Epoch, MemberId, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::facts::Upstream;
@@ -42,7 +42,10 @@ pub enum PgAction {
         checkpoint_first: bool,
     },
     /// Leave recovery; asked again each 50 ms until `pg_is_in_recovery()` is false. A job.
-    Promote,
+    Promote {
+        /// The number which is reserved for the timeline that this makes.
+        timeline: TimelineId,
+    },
     /// Write `primary_conninfo` and reload.
     Follow {
         /// Whom to follow; none: nobody.
@@ -105,7 +108,7 @@ impl PgAction {
             Self::StartPrimary => Some(JobKind::StartPrimary),
             Self::StartStandby { .. } => Some(JobKind::StartStandby),
             Self::Stop { .. } => Some(JobKind::Stop),
-            Self::Promote => Some(JobKind::Promote),
+            Self::Promote { .. } => Some(JobKind::Promote),
             Self::Rewind { .. } => Some(JobKind::Rewind),
             Self::Clone { .. } => Some(JobKind::Clone),
             Self::Follow { .. }

@@ -179,6 +179,8 @@ pub struct PostgresFacts {
     /// The last postmaster which ran never said more than that it lets nobody in yet: a standby which did not become
     /// consistent.
     pub never_ready: bool,
+    /// The highest timeline of which the local data directory has a history file: a standby may be about to go there.
+    pub newest_history: TimelineId,
     /// An earlier clone put data aside that was not deleted yet.
     pub has_old_data: bool,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pgherd_raft::membership::lease_voters_wanted;
-use pgherd_raft::model::{Basis, Command, Epoch, MemberId, MemberKind, Revision, WalPosition};
+use pgherd_raft::model::{Basis, Command, Epoch, MemberId, MemberKind, Revision, TimelineId, WalPosition};
 
 use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
 use super::candidate::rank;
@@ -337,6 +337,16 @@ fn running(o: &Observation) -> Decision {
         return if is_armed { decision } else { decision.act(arm) };
     };
     if server.is_in_recovery {
+        let above = highest_timeline(o, server);
+        let reserved = o.cluster.timelines.reserved_in(epoch).filter(|reserved| *reserved > above);
+        let Some(timeline) = reserved else {
+            let because =
+                "the number of the new timeline is reserved, so that no other promotion makes the same";
+            return Decision::new(State::Promoting, Rule::ReserveTimeline, because, SOON)
+                .act(Action::Propose(Command::ReserveTimeline { epoch, above }))
+                .act(arm)
+                .wait("a majority to agree on the number");
+        };
         return Decision::new(
             State::Promoting,
             Rule::Promote,
@@ -344,7 +354,7 @@ fn running(o: &Observation) -> Decision {
             SOON,
         )
         .act(arm)
-        .act(Action::Postgres(PgAction::Promote))
+        .act(Action::Postgres(PgAction::Promote { timeline }))
         .wait("PostgreSQL to leave recovery");
     }
     if !is_armed {
@@ -354,6 +364,24 @@ fn running(o: &Observation) -> Decision {
         let because = format!("no action. I am ({}), the leader with the lock", o.my_name());
         Decision::new(State::Primary, Rule::Lead, because, o.policy.loop_wait)
     })
+}
+
+/// The highest timeline that is known to exist anywhere. What a promotion of this node makes is above it.
+fn highest_timeline(o: &Observation, server: &super::facts::Server) -> TimelineId {
+    let system = o.cluster.system_identifier;
+    let reports = o.peers.values().filter_map(|report| report.of_any_age());
+    let theirs = reports
+        .filter(|report| system.is_none() || report.system_identifier == system)
+        .filter_map(|report| Some(report.position?.timeline));
+    theirs.fold(server.position.timeline.max(o.postgres.newest_history), TimelineId::max)
+}
+
+/// A primary that was adopted, or that PostgreSQL gave another number than the reserved one: its own is not made again.
+fn records_timeline(o: &Observation, server: &super::facts::Server) -> Option<Action> {
+    let above = server.position.timeline;
+    let is_known = above <= TimelineId(1) || above <= o.cluster.timelines.highest;
+    let epoch = o.cluster.lease.epoch;
+    (!is_known).then_some(Action::Propose(Command::ReserveTimeline { epoch, above }))
 }
 
 /// What a running primary records and keeps.
@@ -373,6 +401,10 @@ fn housekeeping(o: &Observation, server: &super::facts::Server) -> Option<Decisi
             decision(Rule::RecordSettings, "the new cluster gets its settings")
                 .act(Action::Propose(Command::SetSettings { expected: Revision(0), document })),
         );
+    }
+    if let Some(action) = records_timeline(o, server) {
+        let because = "the timeline of this primary counts as made";
+        return Some(decision(Rule::ReserveTimeline, because).act(action));
     }
     let wanted: BTreeSet<String> = o
         .cluster

@@ -55,6 +55,8 @@ pub enum Rule {
     RestartInPlace,
     /// The holder's standby is stopped: started, to be promoted.
     StartForPromotion,
+    /// The number of the timeline that a promotion makes, or one that was made without, is agreed on.
+    ReserveTimeline,
     /// The holder's standby is promoted.
     Promote,
     /// The holder's PostgreSQL does not become writable in time: the lease is given back.

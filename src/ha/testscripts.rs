@@ -11,7 +11,7 @@ use pgherd_raft::lease::{BootTime, Licence};
 use pgherd_raft::model::{
     ClusterState, Epoch, GroupId, Intent, Lease, Lsn, Member, MemberId, MemberKind, PendingIntent,
     PostgresAddr, Revision, Session, Settings, SystemIdentifier, TagValue, Tags, Tenure, TimelineId,
-    WalPosition,
+    Timelines, WalPosition,
 };
 
 use super::*;
@@ -60,6 +60,7 @@ impl Runner for Script {
                 self.o.cluster.members.remove(&who);
                 self.o.peers.remove(&who);
             }
+            "timeline" => self.timeline(&mut args)?,
             "tag" => self.tag(&mut args)?,
             "job" => self.job(&mut args)?,
             "finished" => self.finished(&mut args)?,
@@ -176,6 +177,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             configured_upstream: None,
             history: Vec::new(),
             never_ready: false,
+            newest_history: TimelineId(1),
             has_old_data: false,
         },
         peers: BTreeMap::new(),
@@ -244,6 +246,18 @@ impl Script {
     fn consensus(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         if let Some(voters) = args.take_key("voters") {
             self.o.consensus.voters = ids(voters);
+        }
+        Ok(())
+    }
+
+    /// The reserved number and the epoch of its holder; the newest history file.
+    fn timeline(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        if let Some(highest) = args.take_key("reserved") {
+            let epoch = Epoch(args.take_key("epoch").unwrap_or("4").parse()?);
+            self.o.cluster.timelines = Timelines { highest: TimelineId(highest.parse()?), epoch };
+        }
+        if let Some(newest) = args.take_key("history") {
+            self.o.postgres.newest_history = TimelineId(newest.parse()?);
         }
         Ok(())
     }

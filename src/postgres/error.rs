@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use pgherd_raft::model::TimelineId;
+
 use super::postmaster::PostmasterError;
 use super::tool::ToolError;
 
@@ -56,6 +58,14 @@ pub enum PgError {
     /// The control data was not understood.
     #[error(transparent)]
     ControlData(#[from] super::control_data::ControlDataError),
+    /// PostgreSQL cannot be made to take the reserved number.
+    #[error("cannot promote to timeline {timeline}, which is reserved: {why}")]
+    Timeline {
+        /// The reserved number.
+        timeline: TimelineId,
+        /// What is in the way, and what to do.
+        why: String,
+    },
     /// The action must not be done in the state in which things are.
     #[error("{0}")]
     Refused(String),

@@ -28,6 +28,7 @@ mod rewind;
 mod roles;
 mod server;
 mod settings;
+mod timelines;
 mod tool;
 mod write;
 
@@ -180,7 +181,7 @@ impl Postgres {
             PgAction::StartPrimary => self.start(conf::Role::Primary).await,
             PgAction::StartStandby { upstream } => self.start(conf::Role::Standby(upstream.clone())).await,
             PgAction::Stop { mode, checkpoint_first } => self.stop(*mode, *checkpoint_first).await,
-            PgAction::Promote => self.promote().await,
+            PgAction::Promote { timeline } => self.promote(*timeline).await,
             PgAction::Follow { upstream } => self.follow(upstream.clone()).await,
             PgAction::Rewind { source } => self.rewind(source).await,
             PgAction::Clone { source } => self.base_backup(source).await,

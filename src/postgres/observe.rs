@@ -16,7 +16,7 @@ use super::layout::{Layout, Marker};
 use super::query::QueryError;
 use super::server::{self, Answered};
 use super::tool::{QUICK, Tool};
-use super::{Postgres, conf, history};
+use super::{Postgres, conf, history, timelines};
 use crate::ha::{
     ControlData, DataDir, Fact, PostgresFacts, Process, Server, TimelineSwitch, Upstream, streams,
 };
@@ -86,7 +86,7 @@ impl Postgres {
             (None, Some(control)) => Some(control.timeline),
             (None, None) => None,
         };
-        let history = self.observe_history(timeline).await;
+        let (history, newest_history) = self.observe_history(timeline).await;
         let is_standby = matches!(files.data_dir, DataDir::Initialised { has_standby_signal: true, .. });
         let in_force = server.of_any_age().map(|answered| answered.primary_conninfo.clone());
         let as_written = in_force.is_none() || in_force == files.conninfo;
@@ -98,6 +98,7 @@ impl Postgres {
             server: map(server, |answered| answered.server),
             history,
             never_ready: self.cache().last_asked.is_some_and(|(_, never_ready)| never_ready),
+            newest_history,
             has_old_data: files.has_old_data,
         }
     }
@@ -239,15 +240,21 @@ impl Postgres {
         Ok((control_data::parse(&printed)?, control_data::parse_least_settings(&printed)))
     }
 
-    async fn observe_history(&self, timeline: Option<TimelineId>) -> Vec<TimelineSwitch> {
-        let Some(timeline) = timeline.filter(|timeline| *timeline > TimelineId(1)) else {
-            return Vec::new();
-        };
-        let path = self.layout().in_data("pg_wal").join(history::file_name(timeline));
-        let look = blocking(move || files::read(&path));
+    /// The history of this timeline, and the highest one which has a history file here.
+    async fn observe_history(&self, timeline: Option<TimelineId>) -> (Vec<TimelineSwitch>, TimelineId) {
+        let timeline = timeline.unwrap_or_default();
+        let wal = self.layout().in_data("pg_wal");
+        let look = blocking(move || {
+            let newest = timelines::newest(&wal, timeline);
+            if timeline <= TimelineId(1) {
+                return Ok((Vec::new(), newest));
+            }
+            let text = files::read(&wal.join(history::file_name(timeline)))?;
+            Ok((text.map(|text| history::parse(&text)).unwrap_or_default(), newest))
+        });
         match timeout(HISTORY_LIMIT, look).await {
-            Ok(Ok(Some(text))) => history::parse(&text),
-            Ok(Ok(None) | Err(_)) | Err(_) => Vec::new(),
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => (Vec::new(), timeline),
         }
     }
 

@@ -53,6 +53,7 @@ impl Postgres {
                 Role::Standby(_) => self.read_control().await?.1,
                 Role::Primary => LeastSettings::default(),
             };
+            self.tidy_histories().await?;
             self.write_all(role.clone(), access).await?;
             if role == Role::Primary {
                 self.value_copy().await?;

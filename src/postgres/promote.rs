@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgherd_raft::clock;
+use pgherd_raft::model::TimelineId;
 use tokio::time::sleep;
 
 use super::Postgres;
@@ -17,7 +18,7 @@ const CHECKPOINT_LIMIT: Duration = Duration::from_secs(3600);
 impl Postgres {
     /// Asks the server to leave recovery until it has. The session is known to be that of the local postmaster, so no
     /// other server can be promoted by mistake.
-    pub(super) async fn promote(&self) -> Result<(), PgError> {
+    pub(super) async fn promote(&self, timeline: TimelineId) -> Result<(), PgError> {
         // What will be written here is nowhere else: from now on it is more than a copy. Before the first request, since
         // this can be interrupted at any point after it.
         self.value_copy().await?;
@@ -25,16 +26,18 @@ impl Postgres {
         let mut promoted = false;
         let asking = async {
             loop {
-                match self.ask_for_promotion().await {
-                    Ok(true) => return,
-                    Ok(false) => promoted = true,
+                match self.ask_for_promotion(timeline, &mut promoted).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    // Nothing was asked for, and nothing makes another attempt succeed.
+                    Err(error @ PgError::Timeline { .. }) => return Err(error),
                     Err(error) => tracing::debug!("the promotion is asked for again: {}", error.in_full()),
                 }
                 sleep(ASK_AGAIN).await;
             }
         };
         tokio::select! {
-            () = asking => {}
+            asked = asking => asked?,
             ended = self.postmaster.stopped() => {
                 let how = ended.map_err(PgError::postmaster("PostgreSQL ended before it was promoted"))?;
                 return Err(PgError::Refused(format!("PostgreSQL ended before it was promoted ({how})")));
@@ -45,6 +48,7 @@ impl Postgres {
                 "PostgreSQL left recovery {} ms after the first request",
                 clock::now().since(began).as_millis()
             );
+            self.verify_timeline(timeline).await;
             self.checkpoint_in_background();
         }
         self.forget_control();
@@ -52,14 +56,37 @@ impl Postgres {
     }
 
     /// True when the server is not in recovery.
-    async fn ask_for_promotion(&self) -> Result<bool, PgError> {
+    async fn ask_for_promotion(&self, timeline: TimelineId, asked: &mut bool) -> Result<bool, PgError> {
         let session = self.session().await?;
         if !session.is_in_recovery().await? {
             return Ok(true);
         }
         self.postmaster.may_write().map_err(PgError::postmaster("the promotion is not asked for"))?;
+        if !*asked {
+            let from = session.checkpoint_timeline().await?;
+            self.make_way_for(from, timeline).await?;
+        }
+        *asked = true;
         session.promote().await?;
         Ok(false)
+    }
+
+    /// PostgreSQL chooses the number; what it chose is looked at, and the decisions see it with the next observation.
+    async fn verify_timeline(&self, reserved: TimelineId) {
+        let look = async { Ok::<_, PgError>(self.session().await?.written_timeline().await?) };
+        match look.await {
+            Ok(Some(made)) if made == reserved => {
+                tracing::info!("PostgreSQL made timeline {made}, as reserved");
+            }
+            Ok(Some(made)) => tracing::warn!(
+                "PostgreSQL made timeline {made}, while {reserved} was reserved: another promotion may have made {made} \
+                 as well. Are there history files in the archive which restore_command reads?"
+            ),
+            Ok(None) => tracing::warn!("PostgreSQL does not say which timeline it made"),
+            Err(error) => {
+                tracing::warn!("the timeline that was made is not known: {}", error.in_full());
+            }
+        }
     }
 
     /// Until the first checkpoint the control file names the old timeline, and a former primary cannot be rewound to

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd_raft::model::PostgresAddr;
+use pgherd_raft::model::{PostgresAddr, TimelineId};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
@@ -225,6 +225,24 @@ impl Session {
     pub(super) async fn is_in_recovery(&self) -> Result<bool, QueryError> {
         let answer = self.text("pg_is_in_recovery", "SELECT pg_is_in_recovery()").await?;
         Ok(answer.as_deref() == Some("t"))
+    }
+
+    /// The timeline of the last checkpoint: a promotion makes a later one.
+    pub(super) async fn checkpoint_timeline(&self) -> Result<TimelineId, QueryError> {
+        const NAME: &str = "pg_control_checkpoint";
+        let answer = self.text(NAME, "SELECT timeline_id FROM pg_control_checkpoint()").await?;
+        let timeline = answer.unwrap_or_default().parse();
+        timeline.map(TimelineId).map_err(|_| QueryError::Server {
+            statement: NAME,
+            reason: "the timeline is not a number".to_owned(),
+        })
+    }
+
+    /// The timeline on which a primary writes.
+    pub(super) async fn written_timeline(&self) -> Result<Option<TimelineId>, QueryError> {
+        let sql = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+        let digits = self.text("pg_walfile_name", sql).await?.unwrap_or_default();
+        Ok(u32::from_str_radix(&digits, 16).ok().map(TimelineId))
     }
 
     /// Does the control file name the timeline on which the server writes?

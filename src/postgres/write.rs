@@ -46,6 +46,7 @@ impl Postgres {
     pub(super) async fn follow(&self, upstream: Option<Upstream>) -> Result<(), PgError> {
         let (settings, layout) = (self.settings(), self.layout());
         let role = Role::Standby(upstream);
+        self.drop_placeholders().await?;
         blocking(move || write_conf(&settings, &layout, &role)).await?;
         self.reload().await
     }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use pgherd::ha::{ControlState, DataDir, PgAction, StopMode, streams};
 use pgherd::postgres::Credentials;
+use pgherd_raft::model::TimelineId;
 
 use crate::harness::{Cluster, Node, unprivileged};
 
@@ -44,8 +45,8 @@ fn a_switchover_there_and_back() {
             })
             .await;
         assert!(facts.server.of_any_age().expect("server").position.lsn >= control.checkpoint);
-        two.perform(PgAction::Promote).await;
-        two.perform(PgAction::Promote).await;
+        two.perform(PgAction::Promote { timeline: TimelineId(2) }).await;
+        two.perform(PgAction::Promote { timeline: TimelineId(2) }).await;
         let server = two.server().await;
         assert!(!server.is_in_recovery);
         assert_eq!(server.position.timeline.0, 2);
@@ -90,7 +91,7 @@ fn a_promotion_does_not_wait_for_the_retry_interval() {
         let promotions = standbys.iter().zip(0..).map(async |(standby, delay)| {
             tokio::time::sleep(Duration::from_micros(700 * delay)).await;
             let began = Instant::now();
-            standby.perform(PgAction::Promote).await;
+            standby.perform(PgAction::Promote { timeline: TimelineId(2) }).await;
             let took = began.elapsed();
             assert!(took < Duration::from_secs(50), "{}: the promotion took {took:?}", standby.name);
         });

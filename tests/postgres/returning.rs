@@ -1,7 +1,7 @@
 //! The way back of a former primary: rewind, or a new copy beside the old data.
 
 use pgherd::ha::{ControlState, DataDir, PgAction, StopMode, Upstream};
-use pgherd_raft::model::{Lsn, PostgresAddr};
+use pgherd_raft::model::{Lsn, PostgresAddr, TimelineId};
 
 use crate::harness::{Cluster, Node, unprivileged};
 use crate::replication::pair;
@@ -16,7 +16,7 @@ async fn diverged(cluster: &Cluster) -> (Node, Node) {
     .await;
     one.sql("INSERT INTO t VALUES (-1)").await;
     one.postmaster.kill_all();
-    two.perform(PgAction::Promote).await;
+    two.perform(PgAction::Promote { timeline: TimelineId(2) }).await;
     two.sql("INSERT INTO t VALUES (2)").await;
     let control = one.observe().await.control.of_any_age().expect("control data").clone();
     assert_eq!(control.state, ControlState::InProduction);
@@ -161,7 +161,7 @@ async fn ahead_without_replay(cluster: &Cluster, write: &str) -> (Node, Node) {
     })
     .await;
     one.postmaster.kill_all();
-    three.perform(PgAction::Promote).await;
+    three.perform(PgAction::Promote { timeline: TimelineId(2) }).await;
     three.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
     (two, three)
 }
@@ -223,5 +223,85 @@ fn a_standby_that_cannot_become_consistent_is_known_as_such() {
         two.perform(PgAction::Follow { upstream: Some(one.upstream()) }).await;
         two.wait_until_streaming().await;
         assert!(!two.observe().await.never_ready);
+    });
+}
+
+fn histories(node: &Node, cluster: &Cluster) -> Vec<String> {
+    let wal = cluster.path().join(&node.name).join("pg_wal");
+    let entries = std::fs::read_dir(wal).expect("pg_wal").map(|entry| entry.expect("entry").file_name());
+    let mut names: Vec<String> = entries.filter_map(|name| name.into_string().ok()).collect();
+    names.retain(|name| name.contains(".history"));
+    names.sort();
+    names
+}
+
+/// Two standbys are promoted at the same position, neither knows of the other: the reserved numbers keep them apart.
+#[test]
+fn two_promotions_make_two_timelines_and_everybody_follows_across_the_gap() {
+    const NAME: &str = "returning::two_promotions_make_two_timelines_and_everybody_follows_across_the_gap";
+    unprivileged(NAME, async |cluster| {
+        let (one, two) = pair(&cluster).await;
+        let three = cluster.node("three", |settings| settings.slot_name = None);
+        three.clone_from(&one).await;
+        three.follow_and_start(&one).await;
+        three.wait_until_streaming().await;
+        one.stop(StopMode::Fast).await;
+
+        two.perform(PgAction::Promote { timeline: TimelineId(2) }).await;
+        two.sql("INSERT INTO t VALUES (-1)").await;
+        two.postmaster.kill_all();
+        three.perform(PgAction::Promote { timeline: TimelineId(5) }).await;
+        three.sql("INSERT INTO t VALUES (2)").await;
+        let facts = three.observe().await;
+        assert_eq!(three.server().await.position.timeline, TimelineId(5));
+        assert_eq!(facts.history.iter().map(|switch| switch.timeline.0).collect::<Vec<_>>(), [1]);
+        assert_eq!(facts.newest_history, TimelineId(5));
+        assert!(three.log().contains("selected new timeline ID: 5"), "PostgreSQL says so itself");
+        let status = cluster.path().join("three/pg_wal/archive_status");
+        let ready = std::fs::read_dir(status).expect("list").filter_map(Result::ok);
+        let ready: Vec<_> = ready.filter(|e| e.file_name().to_string_lossy().contains("history")).collect();
+        assert!(ready.iter().all(|e| e.file_name().to_string_lossy().starts_with("00000005")), "{ready:?}");
+
+        // The former primary ended before the fork: it comes along timeline 1 and asks for the histories 2 to 5.
+        three.perform(PgAction::EnsureSlots { names: ["one".to_owned(), "two".to_owned()].into() }).await;
+        one.follow_and_start(&three).await;
+        one.wait_until_streaming().await;
+        one.wait_for_sql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t", "1,2").await;
+        assert_eq!(histories(&one, &cluster), histories(&three, &cluster));
+        // And once more from its own files, with a start that counts up from timeline 1 or later.
+        one.stop(StopMode::Immediate).await;
+        std::fs::remove_file(cluster.path().join("one/pg_wal/00000003.history")).expect("a placeholder");
+        one.follow_and_start(&three).await;
+        one.wait_until_streaming().await;
+        assert_eq!(one.server().await.position.timeline, TimelineId(5));
+
+        two.perform(PgAction::Rewind { source: three.upstream() }).await;
+        two.follow_and_start(&three).await;
+        two.wait_until_streaming().await;
+        three.sql("INSERT INTO t VALUES (3)").await;
+        two.wait_for_sql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t", "1,2,3").await;
+        assert_eq!(two.server().await.position.timeline, TimelineId(5));
+    });
+}
+
+/// What is left of a promotion that came to nothing does not mislead the next start.
+#[test]
+fn placeholders_without_a_timeline_do_not_survive_a_start() {
+    unprivileged("returning::placeholders_without_a_timeline_do_not_survive_a_start", async |cluster| {
+        let (one, two) = pair(&cluster).await;
+        two.stop(StopMode::Immediate).await;
+        for number in [2, 3] {
+            let path = cluster.path().join(format!("two/pg_wal/{number:08X}.history"));
+            std::fs::write(path, "# pgherd placeholder: a test\n").expect("placeholder");
+        }
+        two.follow_and_start(&one).await;
+        two.wait_until_streaming().await;
+        assert_eq!(histories(&two, &cluster), Vec::<String>::new());
+        std::fs::write(cluster.path().join("two/pg_wal/00000002.history"), "1\t0/1\tof another server\n")
+            .expect("history");
+        one.postmaster.kill_all();
+        let action = PgAction::Promote { timeline: TimelineId(2) };
+        let error = two.try_perform(action).await.expect_err("taken").to_string();
+        assert!(error.contains("there is a history of timeline 2"), "{error}");
     });
 }

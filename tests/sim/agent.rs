@@ -13,7 +13,7 @@ use crate::daemon::{Closing, Daemon, Running};
 use crate::model_postgres::{Directory, Server};
 use crate::network::Message;
 use crate::node::{NAMES, id, index};
-use crate::world::World;
+use crate::world::{Mutant, World};
 
 const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
 const PROPOSAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -196,7 +196,7 @@ impl World {
             | PgAction::StartPrimary
             | PgAction::StartStandby { .. }
             | PgAction::Stop { .. }
-            | PgAction::Promote
+            | PgAction::Promote { .. }
             | PgAction::Rewind { .. }
             | PgAction::Clone { .. } => panic!("a job: {action:?}"),
         }
@@ -248,8 +248,13 @@ impl World {
                     }
                 }
             }
-            PgAction::Promote => {
+            PgAction::Promote { timeline } => {
                 if let Some(server) = &mut node.server {
+                    let is_reserved = self.setting.mutant != Some(Mutant::NextTimeline);
+                    // What was written before the first request stays until PostgreSQL has left recovery.
+                    if server.promoted_at.is_none() {
+                        server.reserved = is_reserved.then_some(timeline.0);
+                    }
                     server.promoted_at.get_or_insert(now + takes);
                 }
             }
@@ -291,7 +296,7 @@ impl World {
                 None => Some(Err("PostgreSQL ended".to_owned())),
                 Some(server) => server.is_ready(now).then_some(Ok(())),
             },
-            PgAction::Promote => match server {
+            PgAction::Promote { .. } => match server {
                 None => Some(Err("PostgreSQL ended".to_owned())),
                 Some(server) => (!server.is_in_recovery).then_some(Ok(())),
             },
@@ -308,7 +313,7 @@ impl World {
                 };
                 let copy = self.nodes[from].data.clone();
                 if !self.nodes[place].data.rewind_to(&copy) {
-                    self.mixed(format!("{}: pg_rewind sees no difference where there is one", NAMES[place]));
+                    self.fail(format!("{}: pg_rewind sees no difference where there is one", NAMES[place]));
                 }
                 Some(Ok(()))
             }

@@ -28,9 +28,6 @@ impl World {
             if let Some(broken) = &self.broken {
                 return Err(broken.clone());
             }
-            if self.mixed_histories.is_some() {
-                return Ok(());
-            }
             bootstrapped |= self.is_whole();
             if self.now > END && self.is_whole() {
                 self.note("whole".to_owned());

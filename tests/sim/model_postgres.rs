@@ -48,8 +48,7 @@ impl Wal {
             .collect()
     }
 
-    fn fork(&mut self, id: u64) {
-        let timeline = self.timeline() + 1;
+    fn fork(&mut self, id: u64, timeline: u32) {
         self.branches.push(Branch { timeline, id, from: self.end });
     }
 
@@ -182,6 +181,8 @@ pub(crate) struct Server {
     pub(crate) is_in_recovery: bool,
     /// True time at which it leaves recovery.
     pub(crate) promoted_at: Option<u64>,
+    /// The number which the placeholders leave for the timeline of the promotion; none: the next one.
+    pub(crate) reserved: Option<u32>,
     /// True time at which it is down, and whether cleanly.
     pub(crate) stops_at: Option<(u64, bool)>,
     /// True time of the checkpoint after a promotion or a crash recovery.
@@ -203,6 +204,7 @@ impl Server {
             ready_at: now + takes,
             is_in_recovery,
             promoted_at: None,
+            reserved: None,
             stops_at: None,
             checkpoint_at: now + takes,
             upstream,
@@ -232,7 +234,7 @@ impl Server {
         if self.promoted_at.is_some_and(|at| now >= at) && self.is_in_recovery && self.is_ready(now) {
             self.is_in_recovery = false;
             self.upstream = None;
-            data.wal.fork(fresh_id);
+            data.wal.fork(fresh_id, self.reserved.unwrap_or(data.wal.timeline() + 1));
             data.has_standby_signal = false;
             self.checkpoint_at = now + 1_500_000;
         }

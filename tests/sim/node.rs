@@ -185,6 +185,7 @@ impl Node {
             configured_upstream: self.configured_upstream.filter(|_| data.has_standby_signal).map(upstream),
             history: data.wal.history(),
             never_ready: false,
+            newest_history: data.wal.position().timeline,
             has_old_data: data.has_old_data,
         }
     }

@@ -1,5 +1,6 @@
 //! Everything at once: true time, three machines, the network between them, the log, and what chance brings.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgherd_raft::lease::{
@@ -34,6 +35,8 @@ pub(crate) enum Mutant {
     CloseAtOnce,
     /// A restarted voter does not count its start as an acknowledgement.
     ForgetfulVoter,
+    /// PostgreSQL takes the next number for a new timeline, whatever is reserved.
+    NextTimeline,
 }
 
 /// What a run is about.
@@ -60,7 +63,8 @@ pub(crate) struct World {
     pub(crate) trace: Vec<String>,
     /// The first broken invariant.
     pub(crate) broken: Option<String>,
-    pub(crate) mixed_histories: Option<String>,
+    /// The timelines that were made, and by whom.
+    timelines: BTreeMap<u32, usize>,
     numbers: u64,
     last_holder: Option<MemberId>,
     pub(crate) takeovers: u64,
@@ -100,7 +104,7 @@ impl World {
             log: Log::new(),
             trace: Vec::new(),
             broken: None,
-            mixed_histories: None,
+            timelines: BTreeMap::new(),
             numbers: 0,
             last_holder: None,
             takeovers: 0,
@@ -123,15 +127,6 @@ impl World {
         if self.broken.is_none() {
             self.note(format!("BROKEN: {what}"));
             self.broken = Some(what);
-        }
-    }
-
-    /// Two promotions made the same timeline from the same position, and PostgreSQL cannot tell them apart: a limit of
-    /// the present decisions, which know the timelines of the members that answer only. The run ends here.
-    pub(crate) fn mixed(&mut self, what: String) {
-        if self.mixed_histories.is_none() {
-            self.note(format!("LIMIT: {what}"));
-            self.mixed_histories = Some(what);
         }
     }
 
@@ -227,11 +222,13 @@ impl World {
             let node = &mut self.nodes[place];
             let Some(server) = &mut node.server else { continue };
             let was_writable = server.is_writable(now - STEP);
+            let before = node.data.wal.timeline();
             let lives = server.live(&mut node.data, now, fresh, written);
             let is_writable = lives && server.is_writable(now);
             if !lives {
                 node.server = None;
             }
+            self.count_timeline(place, before);
             if was_writable != is_writable {
                 let timeline = self.nodes[place].data.wal.timeline();
                 let word = if is_writable { "writable" } else { "gone" };
@@ -240,6 +237,17 @@ impl World {
         }
         for place in self.places() {
             self.stream(place);
+        }
+    }
+
+    /// PostgreSQL tells timelines apart by their numbers: each is made once.
+    fn count_timeline(&mut self, place: usize, before: u32) {
+        let made = self.nodes[place].data.wal.timeline();
+        if made == before {
+            return;
+        }
+        if let Some(earlier) = self.timelines.insert(made, place) {
+            self.fail(format!("{} and {} both made timeline {made}", NAMES[earlier], NAMES[place]));
         }
     }
 
@@ -259,7 +267,7 @@ impl World {
             return;
         };
         if let Err(mixed) = server.stream(&mut node.data, &wal, ends, now, behind) {
-            self.mixed(format!("{}: {mixed}", NAMES[place]));
+            self.fail(format!("{}: {mixed}", NAMES[place]));
         }
     }
 

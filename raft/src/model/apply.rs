@@ -73,6 +73,13 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
                 }
             }
         }
+        Command::ReserveTimeline { epoch, above } => {
+            expect_epoch(state, *epoch)?;
+            if state.lease.tenure.is_none() {
+                return Err(Rejection::Tenure);
+            }
+            state.timelines.reserve(*epoch, *above)
+        }
         Command::Fence { epoch, member, position } => takeover::fence(state, *epoch, *member, *position),
         Command::WidenSync { epoch, revision, to } => takeover::widen(state, *epoch, *revision, to),
         Command::NarrowSync { epoch, revision, to } => takeover::narrow(state, *epoch, *revision, to),

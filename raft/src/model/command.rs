@@ -9,7 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
-use super::ids::{Epoch, GroupId, MemberId, MemberName, Revision, Session, SystemIdentifier};
+use super::ids::{Epoch, GroupId, MemberId, MemberName, Revision, Session, SystemIdentifier, TimelineId};
 use super::intent::{Intent, IntentEnd};
 use super::lsn::WalPosition;
 use super::member::Member;
@@ -93,6 +93,13 @@ pub enum Command {
         epoch: Epoch,
         /// As `pg_controldata` prints it.
         identifier: SystemIdentifier,
+    },
+    /// The holder is about to promote its standby: a number which no other promotion gets or has got.
+    ReserveTimeline {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// The highest timeline that the holder knows of: the number is above it.
+        above: TimelineId,
     },
     /// A standby of a set in force follows nobody for the rest of the epoch; its walreceiver has ended.
     Fence {

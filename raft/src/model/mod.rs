@@ -14,6 +14,7 @@ mod member;
 mod state;
 mod synchrony;
 mod takeover;
+mod timelines;
 
 #[cfg(test)]
 mod testscripts;
@@ -31,3 +32,4 @@ pub use lsn::{InvalidLsn, Lsn, WalPosition};
 pub use member::{Member, MemberKind, PostgresAddr, TagValue, Tags, other_system};
 pub use state::{ClusterState, Settings};
 pub use synchrony::{MAX_SETS, SyncSet, Synchrony};
+pub use timelines::Timelines;

@@ -10,6 +10,7 @@ use super::intent::{EndedIntent, PendingIntent};
 use super::lease::Lease;
 use super::member::{Member, MemberKind};
 use super::synchrony::{MAX_SETS, Synchrony};
+use super::timelines::Timelines;
 
 /// What the group agreed on. Only things on which agreement matters are here.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -26,6 +27,9 @@ pub struct ClusterState {
     pub leaving: BTreeSet<MemberId>,
     /// The licence to be primary.
     pub lease: Lease,
+    /// The numbers which promotions may have given to timelines.
+    #[serde(default)]
+    pub timelines: Timelines,
     /// Synchronous replication.
     #[serde(default)]
     pub synchrony: Synchrony,

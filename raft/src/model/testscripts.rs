@@ -88,6 +88,10 @@ fn parse(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command> {
             ttl_ms: args.take_key("ttl").unwrap_or("5000").parse()?,
             basis: basis(args)?,
         },
+        "timeline" => {
+            let above = TimelineId(args.take_key("above").unwrap_or("1").parse()?);
+            Command::ReserveTimeline { epoch, above }
+        }
         "fence" => Command::Fence { epoch, member: id(first), position: position(args.take_key("at"))? },
         "widen" => Command::WidenSync { epoch, revision: number(args, "revision")?, to: sync_set(first)? },
         "narrow" => Command::NarrowSync { epoch, revision: number(args, "revision")?, to: sync_set(first)? },
@@ -252,6 +256,9 @@ impl Script {
                 if tenure.pinned { ", pinned" } else { "" }
             ),
         };
+        if let Some(timeline) = state.timelines.reserved_in(state.lease.epoch) {
+            out += &format!("\ntimeline {timeline} reserved");
+        }
         if state.synchrony != Synchrony::default() {
             out += &show_synchrony(&state.synchrony);
         }
@@ -303,7 +310,8 @@ macro_rules! names {
 }
 
 names!(command_name, COMMANDS, Command: Found PutMember RemoveMember SetLeaving Grant Release Transfer SetVoters
-    SetSystemIdentifier SetSettings SetIntent EndIntent Fence WidenSync NarrowSync SetFailsafe Record);
+    SetSystemIdentifier SetSettings SetIntent EndIntent Fence WidenSync NarrowSync SetFailsafe Record
+    ReserveTimeline);
 names!(rejection_name, REJECTIONS, Rejection: Founding Epoch Revision Tenure TooFewCloses Pinned Voters Member
     NameTaken AddressTaken StillVoter SystemIdentifier Intent Limit TooFewFences BehindFence Synchrony Failsafe);
 names!(basis_name, BASES, Basis: Vacant Renewed Closed Fenced CutOff OperatorsWord);
