@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use pgherd_raft::again::StartAgain;
 use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
 use pgherd_raft::listener;
 use pgherd_raft::model::{Incarnation, Member, MemberKind, PostgresAddr, SystemIdentifier};
@@ -27,7 +28,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 /// Runs the daemon until it is asked to end, or cannot go on.
 ///
 /// # Errors
-/// What stands in the way, with the cure; nothing is left half done.
+/// What stands in the way, with the cure; nothing is left half done. [`StartAgain`]: it is to run anew.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let member = member(&config)?;
@@ -77,7 +78,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut signals = JoinSet::new();
     signals.spawn(wait_for_signals(stop));
     let ended = agent.run(stopping).await;
-    let is_member = matches!(group.watch().borrow().phase, Phase::Member);
+    let phase = group.watch().borrow().phase.clone();
+    let is_member = phase == Phase::Member;
     if is_member && let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await {
         warn!("this node keeps its vote while it is down: {why}");
     }
@@ -86,6 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     server.shutdown().await;
     signals.shutdown().await;
     match ended {
+        Ended::Fatal(_) if matches!(phase, Phase::StartAgain(_)) => Err(StartAgain.into()),
         Ended::Stopped => {
             info!("stopped");
             Ok(())

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pgherd::config::{Config, process_environment};
+use pgherd_raft::again::StartAgain;
 use pgherd_raft::telemetry;
 
 /// Makes PostgreSQL highly available with consensus built in: one daemon a node, no external store.
@@ -25,6 +26,10 @@ fn main() -> ExitCode {
     }
     match daemon(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<StartAgain>() => {
+            telemetry::report("pgherd", &error.context(StartAgain::exec()));
+            ExitCode::FAILURE
+        }
         Err(error) => {
             telemetry::report("pgherd", &error);
             ExitCode::FAILURE

@@ -1,12 +1,14 @@
 //! The Raft group of pgherd: what the members of a cluster agree on, and how.
 
 pub mod address;
+pub mod again;
 pub mod clock;
 pub mod config;
 pub mod founding;
 pub mod group;
 pub mod lease;
 pub mod listener;
+mod mark;
 pub mod membership;
 pub mod model;
 pub mod network;

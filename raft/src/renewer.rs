@@ -73,7 +73,11 @@ impl Renewer {
         let stop = group.node().stop.child_token();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let rounds = Rounds {
-            peers: Arc::new(Peers::new(&group.node().config.scope, group.id(), runtime.handle())),
+            peers: Arc::new(Peers::new(
+                &group.node().config.scope,
+                Arc::clone(&group.node().marks),
+                runtime.handle(),
+            )),
             node: Arc::clone(group.node()),
             core: Arc::clone(&core),
         };
@@ -176,6 +180,9 @@ impl Rounds {
             return None;
         }
         let tenure = lease.tenure.as_ref().filter(|tenure| tenure.holder == self.node.id)?;
+        if !self.node.marks.is_trusted() {
+            return Some(EAGER_INTERVAL);
+        }
         let ttl = Duration::from_millis(tenure.ttl_ms);
         let (renewal, licensed) = {
             let mut core = lock(&self.core);

@@ -6,7 +6,8 @@
 use std::io;
 use std::path::Path;
 
-use pgherd_storage::{Failure, Opened, Options, StoreError};
+use pgherd_storage::{Failure, Mark, Opened, Options, StoreError};
+use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::model::{Epoch, GroupId, MemberId};
@@ -49,10 +50,24 @@ impl Store {
         self.log.failed()
     }
 
-    /// How many writes the store has seen.
-    #[cfg(test)]
-    pub(crate) fn writes(&self) -> u64 {
-        self.log.mark().sequence
+    /// How far the store has come.
+    pub(crate) fn mark(&self) -> Mark {
+        self.log.mark()
+    }
+
+    /// What was remembered of the other members before this opening.
+    pub(crate) fn memory(&self) -> Option<&[u8]> {
+        self.log.memory()
+    }
+
+    /// Replaces what is remembered; no write that the mark counts.
+    pub(crate) async fn save_memory(&self, memory: &impl Serialize) -> io::Result<()> {
+        Ok(self.log.remember(serde_json::to_vec(memory)?).await?)
+    }
+
+    /// From the next opening on the store is one that lost something.
+    pub(crate) async fn distrust(&self, reason: &str) -> io::Result<()> {
+        Ok(self.log.distrust(reason).await?)
     }
 
     pub(crate) async fn close(&self) -> io::Result<()> {

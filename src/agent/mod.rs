@@ -272,7 +272,7 @@ impl Agent {
 fn fatal_phase(view: &GroupView) -> Option<String> {
     match &view.phase {
         Phase::Refused(why) => Some(format!("Can't start; {why}")),
-        Phase::Failed(why) => Some(why.clone()),
+        Phase::StartAgain(why) | Phase::Failed(why) => Some(why.clone()),
         Phase::Founding { .. } | Phase::Joining { .. } | Phase::Member => None,
     }
 }

@@ -82,7 +82,7 @@ impl Agent {
                     Phase::Founding { waiting_for } | Phase::Joining { waiting_for } => {
                         Some(waiting_for.clone())
                     }
-                    Phase::Member | Phase::Refused(_) | Phase::Failed(_) => None,
+                    Phase::Member | Phase::Refused(_) | Phase::StartAgain(_) | Phase::Failed(_) => None,
                 },
             },
             lease: self.lease_facts(now),
@@ -164,9 +164,11 @@ impl Agent {
 fn state_to_decide_on(view: &GroupView) -> ClusterState {
     match view.phase {
         Phase::Member => view.state.clone(),
-        Phase::Founding { .. } | Phase::Joining { .. } | Phase::Refused(_) | Phase::Failed(_) => {
-            ClusterState { group: None, lease: Lease::default(), ..view.state.clone() }
-        }
+        Phase::Founding { .. }
+        | Phase::Joining { .. }
+        | Phase::Refused(_)
+        | Phase::StartAgain(_)
+        | Phase::Failed(_) => ClusterState { group: None, lease: Lease::default(), ..view.state.clone() },
     }
 }
 

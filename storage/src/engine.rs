@@ -22,6 +22,7 @@ use crate::codec::{self, Blob, META_KEY};
 use crate::error::{AmnesiaReason, StoreError};
 use crate::files;
 use crate::format;
+use crate::memory;
 use crate::meta::{BlobMark, LogMark, Meta};
 use crate::seal::{Seal, Sealed};
 use crate::verify::{self, Contents};
@@ -86,6 +87,7 @@ struct Records {
 /// The open database.
 #[derive(Debug)]
 pub(crate) struct Engine {
+    dir: PathBuf,
     db: sled::Db,
     data: File,
     data_path: PathBuf,
@@ -181,6 +183,7 @@ impl Engine {
         }
         let data = File::open(&data_path).map_err(StoreError::io("open", &data_path))?;
         let mut engine = Engine {
+            dir: dir.to_path_buf(),
             db,
             data,
             data_path,
@@ -206,6 +209,11 @@ impl Engine {
     /// Number of the last write.
     pub(crate) fn sequence(&self) -> u64 {
         self.meta.sequence
+    }
+
+    /// Replaces the memory; no write of the store.
+    pub(crate) fn remember(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        memory::write(&self.dir, bytes)
     }
 
     /// Writes changes, all or none of them; on return they are on disk and sealed.

@@ -171,4 +171,7 @@ pub enum AmnesiaReason {
     /// sled refused to open, or panicked.
     #[error("the database cannot be read: {0}")]
     Unreadable(String),
+    /// All of the directory was put back from an older copy, as other members told its bearer.
+    #[error("the directory was put back from an older copy: {0}")]
+    PutBack(String),
 }

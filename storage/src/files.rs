@@ -23,6 +23,20 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(StoreError::io("write", path))
 }
 
+/// Puts a new file in the place of `path` in one step, durably.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let staging = sibling(path, ".", ".new");
+    match fs::remove_file(&staging) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(StoreError::io("remove unfinished", &staging)(error));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    write_new(&staging, bytes)?;
+    fs::rename(&staging, path).map_err(StoreError::io("replace", path))?;
+    sync_dir(parent(path))
+}
+
 /// Reads a file of at most `limit` bytes (the rest is cut off); `None` when it does not exist.
 pub(crate) fn read_limited(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, StoreError> {
     let file = match File::open(path) {

@@ -8,6 +8,7 @@
 //! | `format` | version of the layout; an unknown one is refused |
 //! | `db/` | sled: one tree, see the `codec` module for keys and records |
 //! | `seal` | two alternating 4 KiB slots with the state the database must have |
+//! | `memory` | what the member remembers of others, without a promise; outside of database and seal |
 //! | `../.NAME.lock` | held while the store is open |
 //!
 //! # Promises
@@ -19,7 +20,7 @@
 //! - A store that lost, tore or rolled back anything acknowledged is found out at open: [`Opened::Amnesiac`]. It is
 //!   never started empty and never repaired; [`Amnesiac::set_aside`] keeps its directory for whoever wants to look.
 //!   What no single directory can find out is that all of it was put back from an older copy: [`Store::mark`]
-//!   is there so that other members can.
+//!   is there so that other members can, and [`Store::distrust`] makes what they found out durable.
 //! - The first error ends the store ([`Store::failed`]); only opening it again helps.
 //! - An idle store writes nothing.
 //!
@@ -34,6 +35,7 @@ mod error;
 mod files;
 mod format;
 mod log_store;
+mod memory;
 mod meta;
 mod mirror;
 mod seal;
@@ -45,5 +47,6 @@ mod writer;
 pub use error::{AmnesiaReason, Failure, StoreError};
 pub use format::FORMAT_VERSION;
 pub use log_store::MAX_ENTRY_BYTES;
+pub use memory::MAX_MEMORY_BYTES;
 pub use snapshot_store::MAX_SNAPSHOT_BYTES;
 pub use store::{Amnesiac, MAX_NOTE_BYTES, MAX_NOTES, Mark, Opened, Options, Store};

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::engine::{Change, Engine};
 use crate::error::{AmnesiaReason, Failure, StoreError};
 use crate::files::{self, Lock};
+use crate::memory;
 use crate::mirror::Mirror;
 use crate::writer::{Operation, Writer};
 
@@ -16,6 +17,8 @@ use crate::writer::{Operation, Writer};
 pub const MAX_NOTES: usize = 64;
 /// Size of one note in bytes, key included: all notes are written again when one changes.
 pub const MAX_NOTE_BYTES: usize = 4 * 1024;
+/// The note of a store that its own bearer found out to be put back.
+const DISTRUSTED: &str = "distrusted";
 
 /// How to open a store.
 #[derive(Clone, Copy, Debug)]
@@ -98,6 +101,7 @@ struct Inner<C: RaftTypeConfig> {
     boot: u64,
     dir: PathBuf,
     mirror: Arc<Mutex<Mirror<C>>>,
+    memory: Option<Vec<u8>>,
     writer: Writer,
 }
 
@@ -134,6 +138,10 @@ impl<C: RaftTypeConfig> Store<C> {
             Ok(opened) => opened,
             Err(reason) => return Ok(amnesiac(reason, lock)),
         };
+        if let Some(reason) = contents.notes.get(DISTRUSTED) {
+            let reason = String::from_utf8_lossy(reason).into_owned();
+            return Ok(amnesiac(AmnesiaReason::PutBack(reason), lock));
+        }
         let node_id = contents.meta.node_id;
         let mirror = match Mirror::load(contents)? {
             Ok(mirror) => mirror,
@@ -145,6 +153,7 @@ impl<C: RaftTypeConfig> Store<C> {
             boot,
             dir: dir.to_path_buf(),
             mirror: Arc::new(Mutex::new(mirror)),
+            memory: memory::read(dir)?,
             writer: Writer::start(engine, lock)?,
         };
         let store = Store { inner: Arc::new(inner) };
@@ -203,6 +212,32 @@ impl<C: RaftTypeConfig> Store<C> {
             mirror.notes.insert(key, value);
         })
         .await
+    }
+
+    /// Makes durable that the directory was put back from an older copy: from the next [`Store::open`] on it is
+    /// [`Opened::Amnesiac`]. `reason` says how that was found out.
+    pub async fn distrust(&self, reason: &str) -> Result<(), StoreError> {
+        self.set_note(DISTRUSTED, reason.as_bytes()).await
+    }
+
+    /// What [`Store::remember`] wrote before this opening; none if that was lost.
+    pub fn memory(&self) -> Option<&[u8]> {
+        self.inner.memory.as_deref()
+    }
+
+    /// Replaces the memory; durable on return, and no write that [`Store::mark`] counts. It is no promise: a crash may
+    /// leave the one before, and its failure does not end the store.
+    pub async fn remember(&self, memory: Vec<u8>) -> Result<(), StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        let permit = self.inner.writer.reserve().await?;
+        permit.send(Operation::Remember(
+            memory,
+            Box::new(move |result| {
+                // The caller may have given up waiting.
+                drop(sender.send(result));
+            }),
+        ));
+        self.outcome(receiver).await
     }
 
     /// Shows why the store takes nothing more, once there is a reason. A store that failed must be opened again

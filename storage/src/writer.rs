@@ -29,6 +29,8 @@ pub(crate) enum Operation {
     Write(Change, Done),
     /// Write this with the next batch; not worth one of its own.
     Ride(Change),
+    /// Replace the memory; counts as no write.
+    Remember(Vec<u8>, Done),
     /// Write what rides, release everything, say so.
     Close(Done),
 }
@@ -110,6 +112,10 @@ fn run(
                     waiting.push(done);
                 }
                 Operation::Ride(change) => riding = Some(change),
+                Operation::Remember(bytes, done) => {
+                    // Nobody relies on it, so its failure ends nothing.
+                    done(engine.remember(&bytes).map_err(Failure::new));
+                }
                 Operation::Close(done) => {
                     closing = Some(done);
                     break;

@@ -168,3 +168,36 @@ async fn no_thread_flushes_by_the_clock() {
     assert!(names.iter().any(|name| name.contains("pgherd-store")), "{names:?}");
     assert!(!names.iter().any(|name| name.contains("flusher")), "{names:?}");
 }
+
+#[tokio::test]
+async fn the_memory_is_no_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("scope");
+    let store = open(&path);
+    assert_eq!(store.memory(), None);
+    let before = store.mark();
+    store.remember(b"others".to_vec()).await.unwrap();
+    assert_eq!(store.mark(), before);
+    assert!(store.remember(vec![0; pgherd_storage::MAX_MEMORY_BYTES + 1]).await.is_err());
+    // Its failure ends nothing.
+    store.set_floor(1).await.unwrap();
+    store.close().await.unwrap();
+    assert!(store.remember(b"late".to_vec()).await.is_err());
+    let store = open(&path);
+    assert_eq!(store.memory(), Some(b"others".as_slice()));
+}
+
+#[tokio::test]
+async fn a_distrusted_store_is_amnesiac_from_its_next_opening_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("scope");
+    let store = open(&path);
+    store.distrust("node2 remembers more").await.unwrap();
+    store.close().await.unwrap();
+    for _ in 0..2 {
+        let Opened::Amnesiac(amnesiac) = Store::<TestConfig>::open(&path, Options::default()).unwrap() else {
+            panic!("a distrusted store was opened");
+        };
+        assert!(amnesiac.reason().to_string().contains("node2 remembers more"));
+    }
+}

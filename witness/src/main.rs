@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use config::Config;
+use pgherd_raft::again::StartAgain;
 use pgherd_raft::config::process_environment;
 use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
 use pgherd_raft::model::{Member, MemberKind, Tags};
@@ -33,6 +34,10 @@ struct Arguments {
 fn main() -> ExitCode {
     match witness(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<StartAgain>() => {
+            telemetry::report("pgherd-witness", &error.context(StartAgain::exec()));
+            ExitCode::FAILURE
+        }
         Err(error) => {
             telemetry::report("pgherd-witness", &error);
             ExitCode::FAILURE
@@ -79,21 +84,33 @@ async fn run(config: Config) -> anyhow::Result<()> {
             info!("stopped");
             Ok(())
         }
-        Some(why) => anyhow::bail!("{why}"),
+        Some(End::StartAgain) => Err(StartAgain.into()),
+        Some(End::Fatal(why)) => anyhow::bail!("{why}"),
     }
+}
+
+/// Why a group ended.
+enum End {
+    /// Its store was put back from an older copy, and this program is to run anew.
+    StartAgain,
+    /// It cannot go on, for this reason.
+    Fatal(String),
 }
 
 /// The sentence with which a group says that it cannot go on. One group's end ends the process: whoever starts it
 /// again sees the reason in its log, and the other clusters lose a voter for a moment only.
-async fn end_of(scope: String, group: Group) -> String {
+async fn end_of(scope: String, group: Group) -> End {
     let mut view = group.watch();
     loop {
         let phase = view.borrow_and_update().phase.clone();
+        if let Phase::StartAgain(_) = phase {
+            return End::StartAgain;
+        }
         if let Phase::Refused(why) | Phase::Failed(why) = phase {
-            return format!("cannot go on in {scope}: {why}");
+            return End::Fatal(format!("cannot go on in {scope}: {why}"));
         }
         if view.changed().await.is_err() {
-            return format!("cannot go on in {scope}: its group has ended");
+            return End::Fatal(format!("cannot go on in {scope}: its group has ended"));
         }
     }
 }

@@ -10,29 +10,74 @@ use tonic::codegen::BoxFuture;
 
 use super::admission::{self, JoinRequest};
 use super::node::Node;
+use super::recall::Recalled;
 use super::{directory, founder, propose};
 use crate::clock;
 use crate::founding::PromiseRequest;
 use crate::lease::{CloseRequest, Renewal};
 use crate::model::{Command, MemberId};
-use crate::network::{Envelope, Handler, Kind, SnapshotMessage, decode, encode};
+use crate::network::{Answer, Envelope, Handler, Kind, SnapshotMessage, decode, encode};
 use crate::types::Snapshot;
 
 /// How long a forwarded proposal or read may take here; the asker's own limit is usually shorter.
 const FORWARDED_LIMIT: Duration = propose::LIMIT;
+/// How long a question waits for the end of this node's own questions at its start: those take some milliseconds.
+const TRUST_LIMIT: Duration = Duration::from_millis(200);
 /// How often another group's messages are complained about.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Handler for Node {
-    fn handle(self: Arc<Self>, envelope: Envelope) -> BoxFuture<bytes::Bytes, Status> {
+    fn handle(self: Arc<Self>, envelope: Envelope) -> BoxFuture<Answer, Status> {
         Box::pin(async move {
             let Some(kind) = Kind::parse(envelope.kind) else {
                 return Err(Status::unimplemented(format!("unknown kind of message {}", envelope.kind)));
             };
             admit(&self, kind, &envelope)?;
-            answer(&self, kind, &envelope).await
+            let from = MemberId(envelope.from);
+            let (payload, refused) = if is_believed(&self, kind, &envelope) {
+                takes_part(&self, kind).await?;
+                (answer(&self, kind, &envelope).await?, String::new())
+            } else {
+                let sentence = "the asker's store is older than what was heard of it";
+                (bytes::Bytes::new(), sentence.to_owned())
+            };
+            // The mark last: it has every write which the answer speaks of.
+            let (remembered, mark) = (self.marks.seen(from), self.marks.mark());
+            Ok(Answer { payload, from: self.id.0, mark, remembered, refused })
         })
     }
+}
+
+/// Compares both sides' stores with what is remembered of them. Whoever asks what is remembered gets its answer.
+fn is_believed(node: &Node, kind: Kind, envelope: &Envelope) -> bool {
+    let from = MemberId(envelope.from);
+    node.marks.told(from, envelope.remembered.as_ref());
+    node.marks.hear(from, envelope.mark.as_ref()) || kind == Kind::Recall
+}
+
+/// What a promise could be broken by waits until this node's store is known to be the one that made it.
+async fn takes_part(node: &Node, kind: Kind) -> Result<(), Status> {
+    let waits = match kind {
+        Kind::Append
+        | Kind::Vote
+        | Kind::PreVote
+        | Kind::Snapshot
+        | Kind::TransferLeader
+        | Kind::Renew
+        | Kind::Close
+        | Kind::Propose
+        | Kind::Read => !node.marks.is_trusted_within(TRUST_LIMIT).await,
+        Kind::Report | Kind::Probe | Kind::Promise | Kind::Join | Kind::Members | Kind::Invite => {
+            node.marks.is_put_back()
+        }
+        Kind::Recall => false,
+    };
+    if waits {
+        return Err(Status::failed_precondition(
+            "this member takes no part before the others have said that they know its store",
+        ));
+    }
+    Ok(())
 }
 
 /// Is the message meant for this member of this group?
@@ -125,6 +170,7 @@ async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<byt
             founder::invite(node, decode(payload)?).await;
             reply(Ok(()))
         }
+        Kind::Recall => reply(Ok(Recalled::by(node))),
         Kind::Members => reply(Ok(directory::members(node))),
         Kind::Join => {
             let request: JoinRequest = decode(payload)?;

@@ -1,12 +1,14 @@
 //! Who belongs to a cluster, for a program that is no member and knows only somebody's peers' port.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::marks::Marks;
 use super::node::Node;
 use super::view::CallError;
-use crate::model::{Member, MemberId};
+use crate::model::Member;
 use crate::network::{CallFailure, Kind, Peers, Target};
 
 /// The members as this node has applied them.
@@ -19,7 +21,7 @@ pub(super) fn members(node: &Node) -> Vec<Member> {
 /// # Errors
 /// Nobody answers there within `limit`, or the cluster is not served there.
 pub async fn ask_members(scope: &str, addr: &str, limit: Duration) -> Result<Vec<Member>, CallError> {
-    let peers = Peers::new(scope, MemberId(0), &Handle::current());
+    let peers = Peers::new(scope, Arc::new(Marks::stranger()), &Handle::current());
     let target = Target { addr: addr.to_owned(), id: None };
     peers.call(&target, None, Kind::Members, &(), limit).await.map_err(|failure| {
         let (addr, reason) = (addr.to_owned(), failure.to_string());

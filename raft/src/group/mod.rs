@@ -13,8 +13,10 @@ mod identity;
 mod lead;
 mod lease_voter;
 mod leave;
+mod marks;
 mod node;
 mod propose;
+mod recall;
 mod rejoin;
 mod reports;
 #[cfg(test)]
@@ -36,6 +38,7 @@ pub use view::{
 };
 
 pub(crate) use identity::GroupIdentity;
+pub(crate) use marks::Marks;
 pub(crate) use node::Node;
 
 use crate::founding::Action;
@@ -114,14 +117,19 @@ impl Group {
         propose::read(self.node()).await
     }
 
-    /// How long this node's own voter has heard nothing from a holder.
+    /// How long this node's own voter has heard nothing from a holder; nothing is said before the others know its
+    /// store.
     pub fn quiet_for(&self, now: BootTime) -> Duration {
-        self.node().voter.quiet_for(now)
+        if self.node().marks.is_trusted() { self.node().voter.quiet_for(now) } else { Duration::ZERO }
     }
 
     /// Asks a voter, possibly this node itself, to close an epoch.
     pub async fn ask_close(&self, to: MemberId, request: CloseRequest) -> Result<CloseVerdict, CallError> {
         let node = self.node();
+        if to == node.id && !node.marks.is_trusted() {
+            let reason = "this node takes no part before the others have said that they know its store";
+            return Err(CallError::Refused { addr: "this node".to_owned(), reason: reason.to_owned() });
+        }
         if to == node.id {
             return node.voter.close(&request).await.map_err(|error| {
                 node.fail(format!("cannot write this voter's floor to the store: {error}"));
@@ -188,6 +196,7 @@ impl Group {
 
 /// Founds a group or finds one, and belongs to it from then on.
 async fn find_a_group(node: Arc<Node>, lost: Option<String>, actions: tokio::sync::mpsc::Receiver<Action>) {
+    recall::run(&node).await;
     match lost {
         Some(lost) => rejoin::run(&node, &lost).await,
         None => founder::run(&node, actions).await,
@@ -204,9 +213,10 @@ async fn start(port: Arc<Shared>, config: GroupConfig) -> Result<Group, StartErr
     let machine = StateMachine::open(store.clone()).map_err(store_failed)?;
     let given_up = store.given_up();
     let applied = machine.watch();
+    let marks = Arc::new(Marks::new(store.clone(), applied.clone()));
     let identity = Arc::new(GroupIdentity::default());
     identity.follow(applied.clone());
-    let peers = || Arc::new(Peers::new(&config.scope, store.id(), port.runtime()));
+    let peers = || Arc::new(Peers::new(&config.scope, Arc::clone(&marks), port.runtime()));
     let messages = peers();
     let network = ConsensusNetwork {
         messages: Arc::clone(&messages),
@@ -230,8 +240,11 @@ async fn start(port: Arc<Shared>, config: GroupConfig) -> Result<Group, StartErr
     };
     let (founder, actions) = Founder::new(machine);
     let phase = Phase::Joining { waiting_for: "the first answers".to_owned() };
-    let parts = Parts { config, store, raft, peers: messages, identity, applied, founder, port };
+    let parts = Parts { config, store, raft, peers: messages, marks, identity, applied, founder, port };
     let node = Node::new(parts, phase);
+    if is_new {
+        recall::open(&node);
+    }
     let route = match node.serve() {
         Ok(route) => route,
         Err(error) => {
@@ -240,6 +253,9 @@ async fn start(port: Arc<Shared>, config: GroupConfig) -> Result<Group, StartErr
         }
     };
     node.spawn(follow::run(Arc::clone(&node)));
+    node.spawn(recall::end_if_put_back(Arc::clone(&node)));
+    node.spawn(recall::remember(Arc::clone(&node)));
+    node.spawn(recall::tell(Arc::clone(&node)));
     node.spawn(find_a_group(Arc::clone(&node), lost, actions));
     node.spawn(lead::run(Arc::clone(&node)));
     node.spawn(belong::look_at_partners(Arc::clone(&node)));

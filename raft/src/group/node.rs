@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::founder::Founder;
 use super::identity::GroupIdentity;
 use super::lease_voter::LeaseVoter;
+use super::marks::Marks;
 use super::reports::Reports;
 use super::view::{GroupConfig, GroupView, Phase, StartError, Timing};
 use crate::clock;
@@ -38,6 +39,7 @@ pub(crate) struct Node {
     pub(crate) store: Store,
     pub(crate) raft: Raft,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) marks: Arc<Marks>,
     pub(crate) identity: Arc<GroupIdentity>,
     pub(crate) applied: watch::Receiver<Arc<Applied>>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -66,6 +68,7 @@ pub(crate) struct Parts {
     pub(crate) store: Store,
     pub(crate) raft: Raft,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) marks: Arc<Marks>,
     pub(crate) identity: Arc<GroupIdentity>,
     pub(crate) applied: watch::Receiver<Arc<Applied>>,
     pub(crate) founder: Founder,
@@ -74,7 +77,7 @@ pub(crate) struct Parts {
 
 impl Node {
     pub(crate) fn new(parts: Parts, phase: Phase) -> Arc<Self> {
-        let Parts { config, store, raft, peers, identity, applied, founder, port } = parts;
+        let Parts { config, store, raft, peers, marks, identity, applied, founder, port } = parts;
         let id = store.id();
         let first = Arc::clone(&applied.borrow());
         let view = GroupView {
@@ -90,6 +93,7 @@ impl Node {
             store,
             raft,
             peers,
+            marks,
             identity,
             applied,
             phase: watch::Sender::new(phase),
@@ -134,6 +138,7 @@ impl Node {
             self.raft.shutdown().await
         });
         let ended = ended.await;
+        self.marks.save(false).await;
         if let Err(error) = self.store.close().await {
             tracing::warn!("the store did not close cleanly: {error}");
         }
@@ -147,10 +152,16 @@ impl Node {
         }
     }
 
+    /// This node's store is not to be used any more, and its next opening makes another.
+    pub(crate) fn start_again(&self, reason: String) {
+        tracing::error!("{reason}");
+        self.phase.send_replace(Phase::StartAgain(reason));
+    }
+
     /// This node cannot take part any more.
     pub(crate) fn fail(&self, reason: String) {
         self.phase.send_if_modified(|phase| {
-            let first = !matches!(phase, Phase::Failed(_));
+            let first = !matches!(phase, Phase::Failed(_) | Phase::StartAgain(_));
             if first {
                 tracing::error!("this node can take no part in the cluster any more: {reason}");
                 *phase = Phase::Failed(reason);
@@ -162,7 +173,8 @@ impl Node {
     /// Changes the phase unless it is a final one.
     pub(crate) fn set_phase(&self, next: Phase) {
         self.phase.send_if_modified(|phase| {
-            let changes = !matches!(phase, Phase::Failed(_) | Phase::Refused(_)) && *phase != next;
+            let changes = !matches!(phase, Phase::Failed(_) | Phase::Refused(_) | Phase::StartAgain(_))
+                && *phase != next;
             if changes {
                 *phase = next;
             }
@@ -206,6 +218,8 @@ pub(crate) fn raft_config(scope: &str, timing: Timing) -> Config {
         election_timeout_max: election_max,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
+        // Until the other members have said that they know this node's store.
+        enable_elect: false,
         quorum_loss_probe_interval: Some(election_max.saturating_mul(5) / 2),
         allow_log_reversion: None,
         install_snapshot_timeout: 10_000,

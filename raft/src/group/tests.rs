@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::mpsc;
 
 use openraft::async_runtime::WatchReceiver;
 use tempfile::TempDir;
+use tonic::Status;
+use tonic::codegen::BoxFuture;
 
 use super::*;
 use crate::clock;
@@ -11,10 +14,14 @@ use crate::lease::{Holder, Licence};
 use crate::model::{
     Basis, Incarnation, Member, MemberKind, Outcome, PostgresAddr, Revision, Session, SystemIdentifier, Tags,
 };
+use crate::network::{Answer, Envelope, Handler};
 use crate::renewer::{LicenceSink, Renewer};
 
 /// No condition of these tests takes longer on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Memories are written once a second at most: a window without a write must be longer.
+const QUIET: Duration = Duration::from_millis(2500);
 
 fn member(name: &str, raft_addr: &str) -> Member {
     Member {
@@ -204,12 +211,17 @@ async fn three_members_found_agree_renew_and_close() {
         assert!(clock::now() < end, "each voter's first acknowledgement is durable");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let marks = || nodes.iter().map(|node| node.group.node().store.writes()).collect::<Vec<_>>();
+    // A memory that is written again is another file.
+    let memory = |number| {
+        std::fs::metadata(dir.path().join(format!("node{number}/demo/memory"))).map(|file| file.ino())
+    };
+    let written = |(number, node): (usize, &Running)| (node.group.node().store.mark(), memory(number).ok());
+    let marks = || nodes.iter().enumerate().map(written).collect::<Vec<_>>();
     let mut last = first;
     loop {
         // An election of a busy machine writes, too; if renewals did, no window would be quiet.
-        let before = marks();
-        for _ in 0..4 {
+        let (before, begin) = (marks(), clock::now());
+        while clock::now().since(begin) < QUIET {
             let next = licences.recv_timeout(LIMIT).expect("a renewed licence");
             assert!(next.deadline > last.deadline);
             last = next;
@@ -732,4 +744,250 @@ async fn a_port_in_use_is_named() {
     let error = PeerServer::bind(&addr).await.expect_err("the port is taken").to_string();
     assert!(error.contains(&addr) && error.contains("in use"), "{error}");
     first.shutdown().await;
+}
+
+/// `cp -a` of a directory.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("makes a directory");
+    for entry in std::fs::read_dir(from).expect("lists") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).expect("copies");
+        }
+    }
+}
+
+fn put_back(copy_of: &Path, store: &Path) {
+    std::fs::remove_dir_all(store).expect("removes");
+    copy(copy_of, store);
+}
+
+impl Running {
+    /// Starts a stopped member again at its address.
+    async fn again(addr: &str, name: &str, all: &[String], dir: &Path) -> Self {
+        let server = PeerServer::bind(addr).await.expect("the port is free again");
+        let partners = all.iter().filter(|other| *other != addr).cloned().collect();
+        Self::start(server, name, partners, dir).await
+    }
+
+    async fn until_put_back(&self) -> String {
+        let view = self.until("the old store found out", |view| matches!(view.phase, Phase::StartAgain(_)));
+        let Phase::StartAgain(sentence) = view.await.phase.clone() else { panic!("no sentence") };
+        sentence
+    }
+}
+
+/// A member of three whose store is the copy made before its last run; it is stopped, the other two run.
+struct PutBack {
+    others: Vec<Running>,
+    addr: String,
+    all: Vec<String>,
+    former: MemberId,
+}
+
+/// What the group agrees on while a member is away: a lease that is granted and given back.
+async fn agree(group: &Group) {
+    assert_eq!(propose_until_known(group, grant(group, 0)).await, Outcome::Applied);
+    let release = Command::Release { epoch: Epoch(1), position: None };
+    assert_eq!(propose_until_known(group, release).await, Outcome::Applied);
+}
+
+async fn put_back_after(dir: &TempDir, kind: MemberKind) -> PutBack {
+    let first = Running::start(listen().await, "node0", Vec::new(), dir.path()).await;
+    first.until_member().await;
+    let second = Running::start(listen().await, "node1", vec![first.addr()], dir.path()).await;
+    let third = Running::start_as(kind, listen().await, "node2", vec![first.addr()], dir.path()).await;
+    first.until_voters(&[&first, &second, &third]).await;
+    third.until_member().await;
+    let all = vec![first.addr(), second.addr(), third.addr()];
+    let former = third.group.id();
+    let addr = third.stop().await;
+    let (store, aside) = (dir.path().join("node2/demo"), dir.path().join("copy"));
+    copy(&store, &aside);
+    agree(&first.group).await;
+    let server = PeerServer::bind(&addr).await.expect("the port is free again");
+    let third = Running::start_as(kind, server, "node2", all[..2].to_vec(), dir.path()).await;
+    assert_eq!(third.group.id(), former);
+    third.until_member().await;
+    third.until("the epoch", |view| view.state.lease.epoch == Epoch(1)).await;
+    third.stop().await;
+    put_back(&aside, &store);
+    PutBack { others: vec![first, second], addr, all, former }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_put_back_as_a_whole_is_found_out_and_comes_back_under_a_new_id() {
+    for kind in [MemberKind::Data, MemberKind::Witness] {
+        let dir = TempDir::new().expect("a directory");
+        let PutBack { others, addr, all, former } = put_back_after(&dir, kind).await;
+        let server = PeerServer::bind(&addr).await.expect("the port is free again");
+        let back = Running::start_as(kind, server, "node2", all[..2].to_vec(), dir.path()).await;
+        assert_eq!(back.group.id(), former);
+        let sentence = back.until_put_back().await;
+        assert!(sentence.contains("node2/demo was put back from an older copy: node"), "{sentence}");
+        back.stop().await;
+
+        let server = PeerServer::bind(&addr).await.expect("the port is free again");
+        let anew = Running::start_as(kind, server, "node2", all[..2].to_vec(), dir.path()).await;
+        assert_ne!(anew.group.id(), former);
+        assert!(dir.path().join("node2/demo.aside-1/seal").exists());
+        anew.until_member().await;
+        others[0].until_voters(&[&others[0], &others[1], &anew]).await;
+        assert!(!others[0].group.watch().borrow().state.members.contains_key(&former));
+        anew.stop().await;
+        for node in others {
+            node.stop().await;
+        }
+    }
+}
+
+/// Hears what a member sends, and answers nothing.
+#[derive(Default)]
+struct Recorder(Mutex<Vec<u32>>);
+
+impl Handler for Recorder {
+    fn handle(self: Arc<Self>, envelope: Envelope) -> BoxFuture<Answer, Status> {
+        self.0.lock().expect("no panic").push(envelope.kind);
+        Box::pin(async { Err(Status::unavailable("only listens")) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_voter_that_was_put_back_promises_nothing_before_it_has_asked() {
+    let dir = TempDir::new().expect("a directory");
+    let PutBack { others, addr, all, former } = put_back_after(&dir, MemberKind::Data).await;
+    let node = Arc::clone(others[0].group.node());
+    let group = node.identity.group();
+    for other in others {
+        other.stop().await;
+    }
+    let back = Running::again(&addr, "node2", &all, dir.path()).await;
+    let waits = |view: &GroupView| matches!(&view.phase, Phase::Joining { waiting_for } if waiting_for.contains("know this node's store: node0, node1;"));
+    back.until("whom it waits for", waits).await;
+    let store = &back.group.node().store;
+    let (before, floor) = (store.mark(), store.floor());
+
+    // Somebody who remembers nothing asks it for everything.
+    let stranger = Peers::new("demo", Arc::new(Marks::stranger()), &tokio::runtime::Handle::current());
+    let target = crate::network::Target { addr: addr.clone(), id: Some(former) };
+    let kinds = [
+        Kind::Append,
+        Kind::Vote,
+        Kind::PreVote,
+        Kind::Snapshot,
+        Kind::TransferLeader,
+        Kind::Renew,
+        Kind::Close,
+        Kind::Propose,
+        Kind::Read,
+    ];
+    for kind in kinds {
+        let refused = stranger.call::<_, serde_json::Value>(&target, group, kind, &(), LIMIT).await;
+        let sentence = refused.expect_err("no promise").to_string();
+        assert!(sentence.contains("takes no part before"), "{kind:?}: {sentence}");
+    }
+    let own = CloseRequest { candidate: former, epoch: Epoch(1), for_real: true };
+    assert!(matches!(back.group.ask_close(former, own).await, Err(CallError::Refused { .. })));
+    assert_eq!(back.group.quiet_for(clock::now()), Duration::ZERO);
+    let term = back.group.watch().borrow().raft.term;
+    let hears = PeerServer::bind(&all[0]).await.expect("the port is free");
+    let recorder = Arc::new(Recorder::default());
+    let route = hears.shared().add("demo", Arc::clone(&recorder) as _).expect("serves");
+    tokio::time::sleep(timing().election_max * 3).await;
+    let heard = std::mem::take(&mut *recorder.0.lock().expect("no panic"));
+    assert!(heard.contains(&Kind::Recall.number()), "{heard:?}");
+    for kind in [Kind::PreVote, Kind::Vote, Kind::Append] {
+        assert!(!heard.contains(&kind.number()), "{kind:?} was sent before anybody had answered");
+    }
+    drop(route);
+    hears.shutdown().await;
+    assert_eq!(
+        (store.mark(), store.floor()),
+        (before, floor),
+        "it writes nothing, no vote of its own either"
+    );
+    assert_eq!(back.group.watch().borrow().raft.term, term);
+
+    let first = Running::again(&all[0], "node0", &all, dir.path()).await;
+    back.until_put_back().await;
+    back.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_the_last_state_is_as_good_as_the_store() {
+    let dir = TempDir::new().expect("a directory");
+    let mut nodes = three(&dir).await;
+    for node in &nodes {
+        node.until_member().await;
+    }
+    let all: Vec<String> = nodes.iter().map(Running::addr).collect();
+    let third = nodes.pop().expect("three");
+    let id = third.group.id();
+    let addr = third.stop().await;
+    let (store, aside) = (dir.path().join("node2/demo"), dir.path().join("copy"));
+    copy(&store, &aside);
+    agree(&nodes[0].group).await;
+    put_back(&aside, &store);
+    let back = Running::again(&addr, "node2", &all, dir.path()).await;
+    assert_eq!(back.group.id(), id);
+    back.until_member().await;
+    back.until("the epoch", |view| view.state.lease.epoch == Epoch(1)).await;
+    assert!(!dir.path().join("node2/demo.aside-1").exists());
+    for node in nodes.into_iter().chain([back]) {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_remembered_survives_a_stop_of_all_and_a_put_back_is_found_out_then() {
+    let dir = TempDir::new().expect("a directory");
+    let PutBack { others, addr, all, .. } = put_back_after(&dir, MemberKind::Data).await;
+    for other in others {
+        other.stop().await;
+    }
+    let back = Running::again(&addr, "node2", &all, dir.path()).await;
+    let second = Running::again(&all[1], "node1", &all, dir.path()).await;
+    back.until_put_back().await;
+    back.stop().await;
+    let first = Running::again(&all[0], "node0", &all, dir.path()).await;
+    let anew = Running::again(&addr, "node2", &all, dir.path()).await;
+    anew.until_member().await;
+    first.until_voters(&[&first, &second, &anew]).await;
+    for node in [first, second, anew] {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stopped_group_is_whole_again_in_the_time_of_an_election() {
+    let dir = TempDir::new().expect("a directory");
+    let nodes = three(&dir).await;
+    for node in &nodes {
+        node.until_member().await;
+    }
+    let mut all = Vec::new();
+    for node in nodes {
+        all.push(node.stop().await);
+    }
+    let began = clock::now();
+    let mut back = Vec::new();
+    for (number, addr) in all.iter().enumerate() {
+        back.push(Running::again(addr, &format!("node{number}"), &all, dir.path()).await);
+    }
+    let started = clock::now().since(began);
+    for node in &back {
+        assert!(node.group.node().marks.is_trusted_within(LIMIT).await);
+    }
+    let trusted = clock::now().since(began);
+    for node in &back {
+        node.until_member().await;
+    }
+    println!("started {started:?}, trusted {trusted:?}, members {:?}", clock::now().since(began));
+    for node in back {
+        node.stop().await;
+    }
 }

@@ -62,6 +62,9 @@ pub enum Phase {
     Member,
     /// The cluster does not want this node, and asking again would not help; a sentence with the cure.
     Refused(String),
+    /// The store was found to be put back from an older copy; a sentence for the operator. The same process may end
+    /// this part and start it again: it comes back under a new id.
+    StartAgain(String),
     /// The store or Raft died: this process cannot take part any more; a sentence with the cure.
     Failed(String),
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +15,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::envelope::{Answer, CALL_PATH, Envelope, Kind, MAX_MESSAGE_BYTES, PROTO, decode, encode};
+use crate::group::Marks;
 use crate::model::{GroupId, MemberId};
 
 /// How long a connection may take to open.
@@ -55,15 +55,15 @@ pub(crate) enum CallFailure {
 #[derive(Debug)]
 pub(crate) struct Peers {
     scope: String,
-    me: MemberId,
+    marks: Arc<Marks>,
     channels: Mutex<BTreeMap<String, Channel>>,
     /// Where the connections live, whoever calls.
     runtime: Handle,
 }
 
 impl Peers {
-    pub(crate) fn new(scope: &str, me: MemberId, runtime: &Handle) -> Self {
-        Self { scope: scope.to_owned(), me, channels: Mutex::default(), runtime: runtime.clone() }
+    pub(crate) fn new(scope: &str, marks: Arc<Marks>, runtime: &Handle) -> Self {
+        Self { scope: scope.to_owned(), marks, channels: Mutex::default(), runtime: runtime.clone() }
     }
 
     /// Asks and waits for the answer, `limit` at most.
@@ -90,19 +90,39 @@ impl Peers {
         payload: Bytes,
         limit: Duration,
     ) -> Result<Bytes, CallFailure> {
+        if self.marks.is_put_back() {
+            return Err(CallFailure::NotSent("this node's store was put back from an older copy".to_owned()));
+        }
         let envelope = Envelope {
             proto: PROTO,
             scope: self.scope.clone(),
             group: group.map_or(0, |group| group.0),
-            from: self.me.0,
+            from: self.marks.id().0,
             to: target.id.map_or(0, |id| id.0),
             kind: kind.number(),
             payload,
+            mark: self.marks.mark(),
+            remembered: target.id.and_then(|id| self.marks.seen(id)),
         };
         match tokio::time::timeout(limit, self.send(&target.addr, envelope, limit)).await {
-            Ok(answer) => Ok(answer?.payload),
+            Ok(answer) => self.judge(answer?),
             Err(_) => Err(CallFailure::Lost(format!("no answer within {limit:?}"))),
         }
+    }
+
+    /// Both sides' stores are compared with what is remembered of them before an answer counts.
+    fn judge(&self, answer: Answer) -> Result<Bytes, CallFailure> {
+        let from = MemberId(answer.from);
+        self.marks.told(from, answer.remembered.as_ref());
+        if self.marks.is_put_back() {
+            return Err(CallFailure::Refused("this node's store was put back from an older copy".to_owned()));
+        }
+        if !self.marks.hear(from, answer.mark.as_ref()) {
+            return Err(CallFailure::Refused(format!(
+                "member {from} answers with a store that is older than what was heard of it"
+            )));
+        }
+        if answer.refused.is_empty() { Ok(answer.payload) } else { Err(CallFailure::Refused(answer.refused)) }
     }
 
     async fn send(&self, addr: &str, envelope: Envelope, limit: Duration) -> Result<Answer, CallFailure> {

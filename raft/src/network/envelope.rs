@@ -4,8 +4,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::Status;
 
+use crate::mark::{Mark, Seen};
+
 /// The version of everything which the payloads mean. Raised when an old node could misunderstand a new one.
-pub(crate) const PROTO: u32 = 1;
+pub(crate) const PROTO: u32 = 2;
 
 /// The path of the one method.
 pub(crate) const CALL_PATH: &str = "/pgherd.Peers/Call";
@@ -38,6 +40,12 @@ pub(crate) struct Envelope {
     /// JSON of the kind's type.
     #[prost(bytes = "bytes", tag = "7")]
     pub(crate) payload: bytes::Bytes,
+    /// How far the sender's store has come; none: the sender is no member.
+    #[prost(message, optional, tag = "8")]
+    pub(crate) mark: Option<Mark>,
+    /// What the sender remembers of the one for whom it is meant.
+    #[prost(message, optional, tag = "9")]
+    pub(crate) remembered: Option<Seen>,
 }
 
 /// An answer.
@@ -46,6 +54,18 @@ pub(crate) struct Answer {
     /// JSON of the kind's type.
     #[prost(bytes = "bytes", tag = "1")]
     pub(crate) payload: bytes::Bytes,
+    /// The answering member's id.
+    #[prost(fixed64, tag = "2")]
+    pub(crate) from: u64,
+    /// How far its store has come.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) mark: Option<Mark>,
+    /// What it remembers of the asker.
+    #[prost(message, optional, tag = "4")]
+    pub(crate) remembered: Option<Seen>,
+    /// Why the question was not carried out; empty: it was.
+    #[prost(string, tag = "5")]
+    pub(crate) refused: String,
 }
 
 macro_rules! kinds {
@@ -97,6 +117,8 @@ kinds! {
     Members = 33,
     /// To a partner that is in no group: there is one, ask to be let in.
     Invite = 34,
+    /// What do you remember of me?
+    Recall = 40,
 }
 
 /// A payload.

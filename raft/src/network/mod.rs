@@ -12,5 +12,5 @@ pub use server::PeerServer;
 
 pub(crate) use client::{CallFailure, Peers, Target};
 pub(crate) use consensus::{ConsensusNetwork, SnapshotMessage};
-pub(crate) use envelope::{Envelope, Kind, decode, encode};
+pub(crate) use envelope::{Answer, Envelope, Kind, decode, encode};
 pub(crate) use server::{Handler, Route, Shared};

@@ -37,7 +37,7 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(300);
 /// A cluster's part on this node, as the listener sees it.
 pub(crate) trait Handler: Send + Sync {
     /// Answers one question; the scope is the right one.
-    fn handle(self: Arc<Self>, envelope: Envelope) -> BoxFuture<bytes::Bytes, Status>;
+    fn handle(self: Arc<Self>, envelope: Envelope) -> BoxFuture<Answer, Status>;
 }
 
 type Routes = RwLock<BTreeMap<String, Arc<dyn Handler>>>;
@@ -239,8 +239,8 @@ impl UnaryService<Envelope> for Method {
         let envelope = request.into_inner();
         let found = find(&self.routes, &envelope);
         Box::pin(async move {
-            let payload = found?.handle(envelope).await?;
-            Ok(Response::new(Answer { payload }))
+            let answer = found?.handle(envelope).await?;
+            Ok(Response::new(answer))
         })
     }
 }

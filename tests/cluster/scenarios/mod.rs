@@ -4,4 +4,5 @@ mod bad_input;
 mod crash;
 mod network;
 mod planned;
+mod put_back;
 mod witness;
