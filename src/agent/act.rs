@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_raft::clock;
-use pgherd_raft::lease::{CloseRequest, CloseVerdict};
+use pgherd_raft::lease::{CloseRequest, CloseVerdict, patience};
 use pgherd_raft::model::{Epoch, MemberId};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -46,7 +46,9 @@ impl Agent {
             Action::Lease(LeaseAction::GiveUp { epoch }) => self.give_up(*epoch).await,
             Action::Lease(LeaseAction::Close { epoch, voters, for_real }) => {
                 let group = self.parts.group.clone();
-                self.closing.ask(&group, self.me, *epoch, voters, *for_real);
+                let ttl_ms = o.cluster.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
+                let request = CloseRequest { candidate: self.me, epoch: *epoch, for_real: *for_real };
+                self.closing.ask(&group, request, voters, patience(Duration::from_millis(ttl_ms)));
                 Ok(())
             }
             Action::AskPeers => {
@@ -147,10 +149,9 @@ impl Closing {
     fn ask(
         &mut self,
         group: &pgherd_raft::Group,
-        candidate: MemberId,
-        epoch: Epoch,
+        request: CloseRequest,
         voters: &BTreeSet<MemberId>,
-        for_real: bool,
+        patience: Duration,
     ) {
         if !self.round.is_empty() {
             return;
@@ -159,17 +160,17 @@ impl Closing {
         self.round.spawn(async move {
             let mut asked = JoinSet::new();
             for voter in voters {
-                let group = group.clone();
+                let (group, request) = (group.clone(), request.clone());
                 asked.spawn(async move {
-                    let request = CloseRequest { candidate, epoch, for_real };
                     let answer = tokio::time::timeout(CLOSE_PATIENCE, group.ask_close(voter, request)).await;
                     (voter, answer)
                 });
             }
+            let epoch = request.epoch;
             let mut closes = Closes { epoch, ..Closes::default() };
             let all = asked.len();
             // A majority is enough: a dead voter must not cost its whole time-out.
-            while (closes.would.len() + closes.closed.len()) * 2 <= all
+            while (closes.would.len() + closes.closed.len() + closes.silent.len()) * 2 <= all
                 && let Some(joined) = asked.join_next().await
             {
                 match joined {
@@ -178,6 +179,11 @@ impl Closing {
                     }
                     Ok((voter, Ok(Ok(CloseVerdict::Would)))) => {
                         closes.would.insert(voter);
+                    }
+                    Ok((voter, Ok(Ok(CloseVerdict::NotYet { quiet_ms, .. }))))
+                        if Duration::from_millis(quiet_ms) >= patience =>
+                    {
+                        closes.silent.insert(voter);
                     }
                     Ok((voter, answer)) => debug!("voter {voter} on closing epoch {epoch}: {answer:?}"),
                     Err(broken) => warn!("asking a voter broke: {broken}"),

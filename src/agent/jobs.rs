@@ -160,6 +160,8 @@ fn describe(action: &PgAction) -> String {
         PgAction::Rewind { source } => format!("rewinding to {}", source.name),
         PgAction::Clone { source } => format!("copying {}", source.name),
         PgAction::Follow { .. }
+        | PgAction::Fence { .. }
+        | PgAction::SetSync { .. }
         | PgAction::DiscardOldData
         | PgAction::DiscardIncomplete
         | PgAction::EnsureSlots { .. } => format!("{action:?}"),

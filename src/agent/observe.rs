@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgherd_raft::group::{GroupView, Phase};
 use pgherd_raft::lease::{BootTime, Holder};
-use pgherd_raft::model::{ClusterState, Lease, MemberId, MemberKind, TimelineId};
+use pgherd_raft::model::{ClusterState, Epoch, Lease, MemberId, MemberKind, TimelineId};
 use pgherd_raft::{Renewer, clock};
 use tracing::{info, warn};
 
@@ -14,6 +14,7 @@ use super::licence::ExtendGuard;
 use crate::guard::Guard;
 use crate::ha::{
     Closes, Consensus, DataDir, Fact, GuardFacts, LeaseFacts, MemberReport, Observation, PostgresFacts,
+    SyncNames,
 };
 
 /// The local PostgreSQL is given this long to show itself; its parts have shorter limits of their own.
@@ -184,6 +185,10 @@ fn nothing_known(why: &str) -> PostgresFacts {
         never_ready: false,
         newest_history: TimelineId(0),
         has_old_data: false,
+        sync_configured: SyncNames::Own,
+        sync_in_use: None,
+        left_stream: BTreeMap::new(),
+        fenced: Epoch(u64::MAX),
     }
 }
 

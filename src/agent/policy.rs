@@ -1,12 +1,13 @@
 //! The settings as decisions and PostgreSQL need them: the cluster's document over this node's configuration.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgherd_raft::model::{Revision, Settings as ClusterSettings};
 use tracing::warn;
 
-use crate::config::{self, Config, Dynamic, effective_parameters};
-use crate::ha::Policy;
+use crate::config::{self, Config, Dynamic, SynchronousMode, effective_parameters};
+use crate::ha::{CommitWaitsFor, Policy, SyncMode, SyncPolicy};
 use crate::postgres::{self, BootstrapUser, Credentials, Secret};
 
 /// Reads the cluster's settings; before there are any, those which this node would found a cluster with.
@@ -53,9 +54,34 @@ impl PolicySource {
             retry_timeout: d.retry_timeout,
             maximum_lag_on_failover: d.maximum_lag_on_failover,
             primary_start_timeout: d.primary_start_timeout,
+            sync: self.sync(),
             use_pg_rewind: self.config.postgresql.use_pg_rewind.unwrap_or(d.postgresql.use_pg_rewind),
             use_slots: d.postgresql.use_slots,
             bootstrap_settings: bootstrap.map_or_else(|| "{}".to_owned(), |boot| boot.dcs.to_string()),
+        }
+    }
+
+    fn sync(&self) -> SyncPolicy {
+        let d = &self.dynamic;
+        let set = |parameters: &BTreeMap<String, String>| parameters.get("synchronous_commit").cloned();
+        let commit = set(&self.config.postgresql.parameters)
+            .or_else(|| set(&d.postgresql.parameters))
+            .unwrap_or_default();
+        SyncPolicy {
+            mode: match d.synchronous_mode {
+                SynchronousMode::Off => SyncMode::Off,
+                SynchronousMode::On => SyncMode::On,
+                SynchronousMode::Quorum => SyncMode::Quorum,
+            },
+            strict: d.synchronous_mode_strict,
+            node_count: usize::try_from(d.synchronous_node_count).unwrap_or(usize::MAX),
+            maximum_lag: d.maximum_lag_on_syncnode,
+            waits_for: match commit.to_ascii_lowercase().as_str() {
+                "remote_apply" => CommitWaitsFor::Replay,
+                "remote_write" => CommitWaitsFor::Write,
+                _ => CommitWaitsFor::Flush,
+            },
+            fast_failover: d.fast_failover,
         }
     }
 

@@ -40,6 +40,9 @@ pub struct Dynamic {
     pub synchronous_mode_strict: bool,
     /// The wanted number of synchronous standbys. Default 1.
     pub synchronous_node_count: u64,
+    /// In synchronous modes: take over once the synchronous standbys are fenced (`sync_fenced`, the default), instead of
+    /// waiting for the lease to expire (`off`).
+    pub fast_failover: bool,
     /// Keep the primary while all members agree, though the group has no majority.
     pub failsafe_mode: bool,
     /// Standbys on an older timeline are no candidates.
@@ -140,6 +143,7 @@ pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
         synchronous_mode: synchronous_mode(s),
         synchronous_mode_strict: s.boolean("synchronous_mode_strict").unwrap_or(false),
         synchronous_node_count: count(s, "synchronous_node_count", 1).unwrap_or(1),
+        fast_failover: fast_failover(s),
         failsafe_mode: s.boolean("failsafe_mode").unwrap_or(false),
         check_timeline: s.boolean("check_timeline").unwrap_or(false),
         member_slots_ttl: s.duration("member_slots_ttl", 0..=LONGEST_MS).unwrap_or(Duration::from_secs(1800)),
@@ -157,14 +161,10 @@ pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
 }
 
 /// Settings which are kept and change nothing yet.
-const LATER: [&str; 17] = [
+const LATER: [&str; 13] = [
     "primary_stop_timeout",
     "master_stop_timeout",
-    "maximum_lag_on_syncnode",
     "max_timelines_history",
-    "synchronous_mode",
-    "synchronous_mode_strict",
-    "synchronous_node_count",
     "failsafe_mode",
     "check_timeline",
     "member_slots_ttl",
@@ -205,6 +205,21 @@ fn synchronous_mode(section: &mut Section<'_>) -> SynchronousMode {
             let what = not_a("off, on or quorum", node);
             section.report.error(&key, &node.place, what, "write off, on or quorum");
             SynchronousMode::Off
+        }
+    }
+}
+
+fn fast_failover(section: &mut Section<'_>) -> bool {
+    let Some(node) = section.get("fast_failover") else { return true };
+    let is_named = matches!(&node.value, Value::Text(text) if text.eq_ignore_ascii_case("sync_fenced"));
+    match (is_named, read_boolean(node)) {
+        (true, _) => true,
+        (false, Some(false)) => false,
+        (false, Some(true) | None) => {
+            let key = section.key("fast_failover");
+            let what = not_a("sync_fenced or off", node);
+            section.report.error(&key, &node.place, what, "write sync_fenced or off");
+            true
         }
     }
 }

@@ -50,10 +50,6 @@ fn patronis_documents_mean_the_same() {
         without_effect,
         [
             "primary_stop_timeout",
-            "maximum_lag_on_syncnode",
-            "synchronous_mode",
-            "synchronous_mode_strict",
-            "synchronous_node_count",
             "member_slots_ttl",
             "pause",
             "slots",
@@ -106,7 +102,6 @@ fn wrong_values_are_reported_and_something_usable_stands_in() {
             format!(
                 "postgresql.pg_hba[0]: \"nonsense\" cannot begin a line of pg_hba.conf {place}; begin it with local, host, hostssl, hostnossl, hostgssenc or hostnogssenc"
             ),
-            format!("synchronous_mode: has no effect yet {place}; it is accepted, but do not rely on it"),
             format!("failsafe: is not a known key and has no effect {place}; did you mean `failsafe_mode`?"),
         ]
     );

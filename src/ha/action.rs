@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pgherd_raft::model::{Command, Epoch, MemberId, TimelineId};
+use pgherd_raft::model::{Command, Epoch, MemberId, SyncSet, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::facts::Upstream;
@@ -51,6 +51,16 @@ pub enum PgAction {
         /// Whom to follow; none: nobody.
         upstream: Option<Upstream>,
     },
+    /// Follow nobody for the rest of this epoch, durably: recorded first, then `primary_conninfo` is emptied.
+    Fence {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Write `synchronous_standby_names` and reload.
+    SetSync {
+        /// What to write.
+        names: SyncNames,
+    },
     /// Run `pg_rewind` on the stopped data directory. A job.
     Rewind {
         /// The server to rewind to.
@@ -70,6 +80,35 @@ pub enum PgAction {
         /// The slots' names.
         names: BTreeSet<String>,
     },
+}
+
+/// A value of `synchronous_standby_names`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SyncNames {
+    /// The operator's own, from `postgresql.parameters`; nothing is promised for it.
+    Own,
+    /// What the group agreed on.
+    Agreed {
+        /// The set.
+        set: SyncSet,
+        /// Written as `ANY`: quorum mode.
+        any: bool,
+    },
+}
+
+impl SyncNames {
+    /// The set in which the group's promises are counted.
+    pub fn set(&self) -> SyncSet {
+        match self {
+            Self::Own => SyncSet::default(),
+            Self::Agreed { set, .. } => set.clone(),
+        }
+    }
+
+    /// Quorum mode?
+    pub fn is_any(&self) -> bool {
+        matches!(self, Self::Agreed { any: true, .. })
+    }
 }
 
 /// PostgreSQL's shutdown modes.
@@ -112,6 +151,8 @@ impl PgAction {
             Self::Rewind { .. } => Some(JobKind::Rewind),
             Self::Clone { .. } => Some(JobKind::Clone),
             Self::Follow { .. }
+            | Self::Fence { .. }
+            | Self::SetSync { .. }
             | Self::DiscardOldData
             | Self::DiscardIncomplete
             | Self::EnsureSlots { .. } => None,

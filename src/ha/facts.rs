@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use pgherd_raft::lease::{BootTime, Licence};
 use pgherd_raft::model::{
-    ClusterState, Epoch, Lsn, MemberId, PostgresAddr, Session, SystemIdentifier, TimelineId, WalPosition,
+    ClusterState, Epoch, Lsn, MemberId, PostgresAddr, Session, SyncSet, SystemIdentifier, TimelineId,
+    WalPosition,
 };
 use serde::{Deserialize, Serialize};
 
-use super::action::JobKind;
+use super::action::{JobKind, SyncNames};
+use super::policy::Policy;
 
 /// Something observed, or the reason why it is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +146,8 @@ pub struct Closes {
     pub would: BTreeSet<MemberId>,
     /// Voters which closed it, durably.
     pub closed: BTreeSet<MemberId>,
+    /// Voters which have heard nothing from the holder for its patience.
+    pub silent: BTreeSet<MemberId>,
     /// How long ago the last round of answers came in.
     pub age: Duration,
 }
@@ -183,6 +187,23 @@ pub struct PostgresFacts {
     pub newest_history: TimelineId,
     /// An earlier clone put data aside that was not deleted yet.
     pub has_old_data: bool,
+    /// What the configuration file says about `synchronous_standby_names`.
+    pub sync_configured: SyncNames,
+    /// The set that the running server was seen to use.
+    pub sync_in_use: Option<SyncInUse>,
+    /// Names that streamed from this server and do so no more, and for how long.
+    pub left_stream: BTreeMap<String, Duration>,
+    /// Up to this epoch this standby follows nobody; durable.
+    pub fenced: Epoch,
+}
+
+/// A synchronous set which every part of the server uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncInUse {
+    /// The set.
+    pub set: SyncSet,
+    /// What the server had written, or had received, when every part of it used the set.
+    pub since: Lsn,
 }
 
 /// The state of the data directory.
@@ -314,6 +335,8 @@ pub struct Sender {
     pub sync_state: String,
     /// `sync_priority`.
     pub sync_priority: i32,
+    /// `write_lsn`.
+    pub written: Option<Lsn>,
     /// `flush_lsn`.
     pub flushed: Option<Lsn>,
     /// `replay_lsn`.
@@ -411,25 +434,4 @@ pub struct Finished {
     pub failures: u32,
     /// Under which epoch it was begun.
     pub epoch: Epoch,
-}
-
-/// What the configuration says about decisions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policy {
-    /// How long a renewal of the next epoch is good.
-    pub ttl: Duration,
-    /// The longest time between observations.
-    pub loop_wait: Duration,
-    /// How long a retried operation may go on.
-    pub retry_timeout: Duration,
-    /// The most bytes a candidate may lie behind the last known position of the primary.
-    pub maximum_lag_on_failover: u64,
-    /// How long a primary may need to start before it gives the lease back; zero: at once.
-    pub primary_start_timeout: Duration,
-    /// Whether a diverged former primary may be rewound.
-    pub use_pg_rewind: bool,
-    /// Whether physical replication slots are kept for the members.
-    pub use_slots: bool,
-    /// The settings document for a new cluster (`bootstrap.dcs`), a JSON object.
-    pub bootstrap_settings: String,
 }

@@ -13,7 +13,7 @@ use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation, Process};
 use super::report::{SERVER_FRESH, own_report};
 use super::rule::Rule;
-use super::switchover;
+use super::{switchover, sync};
 
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
 const START_ATTEMPTS: u32 = 3;
@@ -131,6 +131,10 @@ fn change_of_epoch(o: &Observation) -> Option<Decision> {
         return Some(propose(Rule::RepairEpoch, because, lease.voters.clone()));
     }
     o.licence()?;
+    if let Some(fenced) = lease_fences(o) {
+        let because = format!("{fenced} stopped following, although this node holds the lease");
+        return Some(propose(Rule::RepairEpoch, because, lease.voters.clone()));
+    }
     if let Some(voters) = wanted_voters(o) {
         let names = voters.iter().map(|id| o.cluster.name_of(*id)).collect::<Vec<_>>().join(", ");
         return Some(propose(Rule::ChangeVoters, format!("the lease's voters become {names}"), voters));
@@ -147,6 +151,12 @@ fn wanted_voters(o: &Observation) -> Option<BTreeSet<MemberId>> {
     let raft = &o.consensus.voters;
     let reachable = &o.lease.answering | &(raft - &o.cluster.lease.voters);
     lease_voters_wanted(&o.cluster, raft, &reachable)
+}
+
+/// The standbys that fenced themselves from this holder, which still has its majority.
+fn lease_fences(o: &Observation) -> Option<String> {
+    let names: Vec<String> = o.cluster.synchrony.fences.keys().map(|id| o.cluster.name_of(*id)).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 fn await_licence(o: &Observation) -> Decision {
@@ -317,6 +327,9 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
             .act(arm)
             .act(Action::Postgres(PgAction::StartStandby { upstream: None }));
     }
+    if let Some(decision) = sync::before_writing(o) {
+        return decision;
+    }
     let because = "this node holds the lease and PostgreSQL is not running: starting it where it is";
     Decision::new(State::Starting, Rule::RestartInPlace, because, SOON)
         .act(arm)
@@ -337,6 +350,9 @@ fn running(o: &Observation) -> Decision {
         return if is_armed { decision } else { decision.act(arm) };
     };
     if server.is_in_recovery {
+        if let Some(decision) = sync::before_writing(o) {
+            return decision;
+        }
         let above = highest_timeline(o, server);
         let reserved = o.cluster.timelines.reserved_in(epoch).filter(|reserved| *reserved > above);
         let Some(timeline) = reserved else {
@@ -360,9 +376,10 @@ fn running(o: &Observation) -> Decision {
     if !is_armed {
         return Decision::new(State::Primary, Rule::ArmGuard, "the guard is armed", SOON).act(arm);
     }
-    housekeeping(o, server).unwrap_or_else(|| {
+    housekeeping(o, server).or_else(|| sync::of_primary(o, server)).unwrap_or_else(|| {
         let because = format!("no action. I am ({}), the leader with the lock", o.my_name());
-        Decision::new(State::Primary, Rule::Lead, because, o.policy.loop_wait)
+        let lead = Decision::new(State::Primary, Rule::Lead, because, o.policy.loop_wait);
+        if sync::is_changing(o) { lead.again_in(SOON) } else { lead }
     })
 }
 

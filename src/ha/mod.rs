@@ -15,14 +15,17 @@ mod candidate;
 mod decide;
 mod decision;
 mod facts;
+mod fence;
 mod holder;
 mod lineage;
+mod policy;
 mod report;
 mod rule;
 mod shutdown;
 mod standby;
 mod succession;
 mod switchover;
+mod sync;
 #[cfg(test)]
 mod testscripts;
 
@@ -31,5 +34,7 @@ pub use candidate::{Candidate, REPORT_FRESH, Ranking, Unfit, rank};
 pub use decide::{GUARD_STALE, decide};
 pub use decision::{Decision, State};
 pub use facts::*;
+pub use policy::*;
 pub use report::{SERVER_FRESH, STAND_BACK, own_report, streams};
 pub use rule::Rule;
+pub use sync::{Situation, Step, next_step};

@@ -65,6 +65,12 @@ pub enum Rule {
     ArmGuard,
     /// Replication slots are made for the members.
     KeepSlots,
+    /// Another synchronous set is agreed on beside those in force.
+    WidenSync,
+    /// PostgreSQL is told to use an agreed synchronous set.
+    ConfigureSync,
+    /// One synchronous set remains in force.
+    NarrowSync,
     /// The holder runs a writable PostgreSQL.
     Lead,
 
@@ -102,6 +108,14 @@ pub enum Rule {
     Suspect,
     /// The old stream is ended, so that positions are final before they are compared.
     EndStream,
+    /// The voters are asked how long they have heard nothing from the holder.
+    AskWhetherSilent,
+    /// A synchronous standby stops following, so that the old primary can acknowledge nothing.
+    Fence,
+    /// So many synchronous standbys are fenced that the lease can be asked for.
+    TakeFenced,
+    /// More synchronous standbys have to be fenced first.
+    AwaitFences,
     /// This node may not be promoted.
     MayNotPromote,
     /// Another member is the better candidate.

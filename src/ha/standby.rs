@@ -68,7 +68,11 @@ fn primary(o: &Observation, holder: Option<MemberId>) -> Option<(Upstream, &Memb
     writable.then(|| upstream(o, id)).flatten().map(|upstream| (upstream, report))
 }
 
+/// A fenced standby follows nobody until the epoch has risen: what it acknowledged afterwards would not be counted.
 fn upstream(o: &Observation, id: MemberId) -> Option<Upstream> {
+    if o.postgres.fenced >= o.cluster.lease.epoch && o.postgres.fenced.0 > 0 {
+        return None;
+    }
     let member = o.cluster.members.get(&id)?;
     Some(Upstream { name: member.name.to_string(), addr: member.postgres.clone()? })
 }

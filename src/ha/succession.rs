@@ -10,13 +10,14 @@ use super::candidate::{REPORT_FRESH, Ranking, rank};
 use super::decide::{SOON, is_running};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation};
+use super::fence;
 use super::holder::millis;
 use super::report::own_report;
 use super::rule::Rule;
 use super::standby;
 
 /// How soon a candidate asks again.
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 /// How much longer each worse candidate waits before it stops waiting for the better ones.
 const PATIENCE_WITH_BETTER: Duration = Duration::from_secs(3);
 /// How long a new cluster waits for members that might have data.
@@ -37,6 +38,9 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     }
     let name = o.cluster.name_of(holder);
     let silent = format!("{name} has not renewed the lease for {} ms", o.lease.quiet_for.as_millis());
+    if let Some(decision) = fence::of_silent_holder(o, tenure, &silent) {
+        return Some(decision);
+    }
     let wait = Duration::from_millis(tenure.wait_ms);
     if let Some(decision) = end_stream(o, wait) {
         return Some(decision);
@@ -55,13 +59,26 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     if !takes_part(o) {
         return None;
     }
+    if fences_are_needed(o) {
+        let since = o.lease.quiet_for.saturating_sub(wait);
+        return Some(fence::before_take_over(o, since).unwrap_or_else(|| close(o, tenure, &silent)));
+    }
     let ranking = rank(o, Some(holder));
     Some(my_turn(o, &ranking, Some(wait)).unwrap_or_else(|| close(o, tenure, &silent)))
 }
 
+/// Does a take-over by this node need fences? An operator who was told what may be lost can do without.
+fn fences_are_needed(o: &Observation) -> bool {
+    let accepts_loss = matches!(
+        o.cluster.intent.as_ref().map(|pending| &pending.intent),
+        Some(Intent::Failover { to, accepts_loss, holder_is_dead }) if *to == o.me && (*accepts_loss || *holder_is_dead)
+    );
+    fence::are_needed(o) && !accepts_loss
+}
+
 /// A node without data, or with a PostgreSQL that does not run in recovery, has its own business first, unless it is a
 /// former primary which an operator names.
-fn takes_part(o: &Observation) -> bool {
+pub(super) fn takes_part(o: &Observation) -> bool {
     let named = matches!(
         o.cluster.intent.as_ref().map(|pending| &pending.intent),
         Some(Intent::Failover { to, .. }) if *to == o.me
@@ -217,7 +234,7 @@ fn close(o: &Observation, tenure: &Tenure, silent: &str) -> Decision {
     candidate(Rule::AskToClose).act(ask(false)).wait("a majority that would close the epoch")
 }
 
-fn grant_to_me(o: &Observation, basis: Basis) -> Option<Command> {
+pub(super) fn grant_to_me(o: &Observation, basis: Basis) -> Option<Command> {
     let session = o.guard.of_any_age()?.session;
     let expected_epoch = o.cluster.lease.epoch;
     Some(Command::Grant { expected_epoch, to: o.me, session, ttl_ms: millis(o.policy.ttl), basis })
@@ -238,6 +255,12 @@ pub(super) fn of_vacant_lease(o: &Observation) -> Decision {
     let is_ready = takes_part(o) || was_primary(o);
     if !is_ready || mine.position.is_none() || (was_primary(o) && is_outdated(o) && !is_named(o)) {
         return standby::decide(o, None);
+    }
+    if fences_are_needed(o) {
+        let decision = fence::before_take_over(o, o.lease.quiet_for);
+        return decision.unwrap_or_else(|| {
+            take_vacant(o, "the lease is vacant and this node has every acknowledged commit")
+        });
     }
     if let Some(decision) = end_stream(o, Duration::ZERO) {
         return decision;

@@ -10,7 +10,7 @@ use goldenscript::{ArgumentConsumer, Command as ScriptCommand, Runner};
 use pgherd_raft::lease::{BootTime, Licence};
 use pgherd_raft::model::{
     ClusterState, Epoch, GroupId, Intent, Lease, Lsn, Member, MemberId, MemberKind, PendingIntent,
-    PostgresAddr, Revision, Session, Settings, SystemIdentifier, TagValue, Tags, Tenure, TimelineId,
+    PostgresAddr, Revision, Session, Settings, SyncSet, SystemIdentifier, TagValue, Tags, Tenure, TimelineId,
     Timelines, WalPosition,
 };
 
@@ -66,6 +66,9 @@ impl Runner for Script {
             "finished" => self.finished(&mut args)?,
             "intent" => self.intent(&mut args)?,
             "policy" => self.policy(&mut args)?,
+            "sync" => self.sync(&mut args)?,
+            "fences" => self.fences(&mut args)?,
+            "sender" => self.sender(&mut args)?,
             "shutdown" => self.o.shutting_down = true,
             "decide" => return Ok(show(&decide(&self.o))),
             other => return Err(format!("unknown command {other}").into()),
@@ -126,7 +129,8 @@ fn cluster(args: &mut ArgumentConsumer<'_>) -> Result<Observation> {
         }),
     };
     let system = args.take_key("system").unwrap_or("7001");
-    let members = ["a", "b", "c"].map(|name| {
+    let names = args.take_key("members").unwrap_or("a,b,c").split(',');
+    let members = names.map(|name| {
         let kind = if name == witness { MemberKind::Witness } else { MemberKind::Data };
         (id(name), member(name, kind))
     });
@@ -135,7 +139,7 @@ fn cluster(args: &mut ArgumentConsumer<'_>) -> Result<Observation> {
         group,
         scope: "demo".to_owned(),
         system_identifier: (system != "none").then(|| system.parse().map(SystemIdentifier)).transpose()?,
-        members: members.into(),
+        members: members.collect(),
         leaving: ids(args.take_key("leaving").unwrap_or("")),
         lease: Lease {
             epoch,
@@ -179,6 +183,10 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             never_ready: false,
             newest_history: TimelineId(1),
             has_old_data: false,
+            sync_configured: SyncNames::Own,
+            sync_in_use: None,
+            left_stream: BTreeMap::new(),
+            fenced: Epoch(0),
         },
         peers: BTreeMap::new(),
         job: None,
@@ -191,6 +199,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             retry_timeout: Duration::from_secs(10),
             maximum_lag_on_failover: 1024 * 1024,
             primary_start_timeout: Duration::from_secs(300),
+            sync: SyncPolicy::default(),
             use_pg_rewind: true,
             use_slots: true,
             bootstrap_settings: "{\"ttl\":5}".to_owned(),
@@ -207,6 +216,16 @@ fn position(args: &mut ArgumentConsumer<'_>) -> Result<WalPosition> {
 fn left_at(text: &str) -> Result<WalPosition> {
     let (timeline, lsn) = text.split_once(':').ok_or("left_at is TL:LSN")?;
     Ok(WalPosition { timeline: TimelineId(timeline.parse()?), lsn: lsn.parse()? })
+}
+
+/// `async`, or `1of:b,c`.
+fn sync_set(text: &str) -> Result<SyncSet> {
+    if text == "async" {
+        return Ok(SyncSet::default());
+    }
+    let (needed, names) = text.split_once("of:").ok_or("a set is Nof:NAMES")?;
+    let names = names.split(',').filter(|name| !name.is_empty()).map(str::parse);
+    Ok(SyncSet { names: names.collect::<std::result::Result<_, _>>()?, needed: needed.parse()? })
 }
 
 /// `1:0/4000000,2:0/6000000`
@@ -306,11 +325,13 @@ impl Script {
             self.o.lease.answering = ids(answering);
         }
         let (would, closed) = (args.take_key("would"), args.take_key("closed"));
-        if would.is_some() || closed.is_some() {
+        let silent = args.take_key("silent");
+        if would.is_some() || closed.is_some() || silent.is_some() {
             self.o.lease.closes = Some(Closes {
                 epoch: self.o.cluster.lease.epoch,
                 would: ids(would.unwrap_or("")),
                 closed: ids(closed.unwrap_or("")),
+                silent: ids(silent.unwrap_or("")),
                 age: Duration::ZERO,
             });
         }
@@ -413,7 +434,7 @@ impl Script {
     fn tag(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         let name = args.next_pos().ok_or("whose tag?")?.to_owned();
         let member = self.o.cluster.members.get_mut(&id(&name)).ok_or("no such member")?;
-        for key in ["nofailover", "failover_priority"] {
+        for key in ["nofailover", "failover_priority", "nosync", "sync_priority"] {
             if let Some(value) = args.take_key(key) {
                 member.tags.0.push((key.to_owned(), TagValue::Text(value.to_owned())));
             }
@@ -452,6 +473,79 @@ impl Script {
         };
         self.o.cluster.intent = Some(PendingIntent { id: 77, intent });
         self.o.intent_for = ms(args.take_key("for").unwrap_or("0"))?;
+        Ok(())
+    }
+
+    /// `mode=quorum count=1 sets=async;1of(b,c)` and so on.
+    fn sync(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let policy = &mut self.o.policy.sync;
+        policy.mode = match args.take_key("mode") {
+            Some("on") => SyncMode::On,
+            Some("quorum") => SyncMode::Quorum,
+            Some("off") => SyncMode::Off,
+            _ => policy.mode,
+        };
+        policy.strict = args.take_key("strict").map_or(policy.strict, |value| value == "true");
+        policy.fast_failover = args.take_key("fast").map_or(policy.fast_failover, |value| value == "true");
+        if let Some(count) = args.take_key("count") {
+            policy.node_count = count.parse()?;
+        }
+        if let Some(lag) = args.take_key("lag") {
+            policy.maximum_lag = Some(lag.parse()?);
+        }
+        if let Some(sets) = args.take_key("sets") {
+            self.o.cluster.synchrony.sets = sets.split(';').map(sync_set).collect::<Result<_>>()?;
+            self.o.cluster.synchrony.revision = 5;
+        }
+        if let Some(set) = args.take_key("configured") {
+            let any = self.o.policy.sync.mode == SyncMode::Quorum;
+            self.o.postgres.sync_configured = SyncNames::Agreed { set: sync_set(set)?, any };
+        }
+        if let Some(set) = args.take_key("in_use") {
+            let since = args.take_key("since").unwrap_or("0/4000000").parse()?;
+            self.o.postgres.sync_in_use = Some(SyncInUse { set: sync_set(set)?, since });
+        }
+        if let Some(left) = args.take_key("left") {
+            let (name, ago) = left.split_once(':').ok_or("left=NAME:MS")?;
+            self.o.postgres.left_stream.insert(name.to_owned(), ms(ago)?);
+        }
+        Ok(())
+    }
+
+    /// `b=1:0/5000000`: fences of the epoch; `mine=3`: what this node recorded.
+    fn fences(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        if let Some(epoch) = args.take_key("mine") {
+            self.o.postgres.fenced = Epoch(epoch.parse()?);
+        }
+        for name in ["a", "b", "c", "d"] {
+            if let Some(position) = args.take_key(name) {
+                self.o.cluster.synchrony.fences.insert(id(name), left_at(position)?);
+            }
+        }
+        if let Some(holder) = args.take_key("last_holder") {
+            self.o.cluster.lease.last_holder = Some(id(holder));
+        }
+        Ok(())
+    }
+
+    /// A standby streams from this server.
+    fn sender(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let name = args.next_pos().ok_or("who streams?")?.to_owned();
+        let flushed = Some(position(args)?.lsn);
+        let Fact::Known { value: server, .. } = &mut self.o.postgres.server else {
+            return Err("PostgreSQL does not run".into());
+        };
+        server.senders.push(Sender {
+            application_name: name,
+            client_addr: None,
+            user: "replicator".to_owned(),
+            state: args.take_key("state").unwrap_or("streaming").to_owned(),
+            sync_state: "async".to_owned(),
+            sync_priority: 0,
+            written: flushed,
+            flushed,
+            replayed: flushed,
+        });
         Ok(())
     }
 

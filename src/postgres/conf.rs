@@ -10,7 +10,8 @@ use pgherd_raft::model::PostgresAddr;
 use super::control_data::LeastSettings;
 use super::quote::{conf_value, conninfo, parse_conf_value, parse_conninfo};
 use super::settings::{Credentials, Settings};
-use crate::ha::Upstream;
+use super::sync_names;
+use crate::ha::{SyncNames, Upstream};
 
 /// The first line of a file which pgherd wrote.
 pub(super) const HEADER: &str = "# Written by pgherd: changes made here are lost.";
@@ -18,6 +19,10 @@ pub(super) const HEADER: &str = "# Written by pgherd: changes made here are lost
 pub(super) const BASE: &str = "postgresql.base.conf";
 /// The comment that names the member behind `primary_conninfo`.
 const UPSTREAM: &str = "# upstream member = ";
+
+/// The comment before a `synchronous_standby_names` which the group agreed on.
+const AGREED: &str = "# agreed on by the group";
+const SYNC_NAMES: &str = "synchronous_standby_names";
 
 /// How long a standby waits for the connection to its upstream.
 const CONNECT_TIMEOUT: &str = "3";
@@ -93,7 +98,12 @@ fn is_taken(name: &str) -> bool {
 }
 
 /// The content of `postgresql.conf`.
-pub(super) fn render(settings: &Settings, role: &Role, socket_fallback: Option<&str>) -> String {
+pub(super) fn render(
+    settings: &Settings,
+    role: &Role,
+    sync: &SyncNames,
+    socket_fallback: Option<&str>,
+) -> String {
     let mut parameters: BTreeMap<String, String> =
         DEFAULTS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     if let Some(directory) = socket_fallback {
@@ -114,6 +124,9 @@ pub(super) fn render(settings: &Settings, role: &Role, socket_fallback: Option<&
     let mut text = format!("{HEADER}\ninclude '{BASE}'\n\n");
     for (name, value) in &parameters {
         text.push_str(&format!("{name} = {}\n", conf_value(value)));
+    }
+    if let Some(names) = sync_names::render(sync) {
+        text.push_str(&format!("\n{AGREED}\n{SYNC_NAMES} = {}\n", conf_value(&names)));
     }
     if let Role::Standby(upstream) = role {
         text.push_str(&render_recovery(settings, upstream.as_ref()));
@@ -197,17 +210,27 @@ pub(super) fn parse_upstream(conf: &str) -> Option<Upstream> {
     Some(Upstream { name, addr })
 }
 
+/// Which synchronous standbys a rendered `postgresql.conf` names.
+pub(super) fn parse_sync(conf: &str) -> SyncNames {
+    let mut lines = conf.lines().skip_while(|line| *line != AGREED).skip(1);
+    let value = lines.next().and_then(|line| line.strip_prefix(SYNC_NAMES)?.strip_prefix(" = "));
+    value.and_then(parse_conf_value).and_then(|value| sync_names::parse(&value)).unwrap_or(SyncNames::Own)
+}
+
 /// The `primary_conninfo` in a rendered `postgresql.conf`.
 pub(super) fn parse_primary_conninfo(conf: &str) -> Option<String> {
     conf.lines().rev().find_map(|line| line.strip_prefix("primary_conninfo = ")).and_then(parse_conf_value)
 }
 
-/// `postgresql.auto.conf` without the recovery parameters: they would win over the file which pgherd writes.
-pub(super) fn without_recovery_parameters(auto_conf: &str) -> String {
+/// `postgresql.auto.conf` without what would win over the file which pgherd writes: the recovery parameters, and the
+/// synchronous standbys once they are agreed on.
+pub(super) fn without_owned_parameters(auto_conf: &str, sync: &SyncNames) -> String {
     let is_recovery = |line: &&str| {
         let name = line.split(['=', ' ']).next().unwrap_or_default().trim();
         let is_own = ["primary_conninfo", "primary_slot_name", "promote_trigger_file"];
-        is_own.iter().any(|own| name.eq_ignore_ascii_case(own))
+        let is_agreed = *sync != SyncNames::Own && name.eq_ignore_ascii_case(SYNC_NAMES);
+        is_agreed
+            || is_own.iter().any(|own| name.eq_ignore_ascii_case(own))
             || name.to_ascii_lowercase().starts_with("recovery_target")
     };
     auto_conf.lines().filter(|line| !is_recovery(line)).fold(String::new(), |text, line| text + line + "\n")
@@ -271,25 +294,25 @@ mod tests {
 
     #[test]
     fn a_standby_s_file_is_rendered() {
-        let text = render(&settings(), &Role::Standby(Some(upstream())), Some("/tmp"));
+        let text = render(&settings(), &Role::Standby(Some(upstream())), &SyncNames::Own, Some("/tmp"));
         assert_eq!(text, include_str!("testdata/standby.conf"));
         assert!(!text.contains("secret"));
     }
 
     #[test]
     fn a_primary_s_file_is_rendered() {
-        let text = render(&settings(), &Role::Primary, None);
+        let text = render(&settings(), &Role::Primary, &SyncNames::Own, None);
         assert_eq!(text, include_str!("testdata/primary.conf"));
     }
 
     #[test]
     fn the_upstream_is_read_back() {
-        let text = render(&settings(), &Role::Standby(Some(upstream())), None);
+        let text = render(&settings(), &Role::Standby(Some(upstream())), &SyncNames::Own, None);
         assert_eq!(parse_upstream(&text), Some(upstream()));
-        let nobody = render(&settings(), &Role::Standby(None), None);
+        let nobody = render(&settings(), &Role::Standby(None), &SyncNames::Own, None);
         assert_eq!(parse_upstream(&nobody), None);
         assert_eq!(parse_primary_conninfo(&nobody).as_deref(), Some(""));
-        assert_eq!(parse_upstream(&render(&settings(), &Role::Primary, None)), None);
+        assert_eq!(parse_upstream(&render(&settings(), &Role::Primary, &SyncNames::Own, None)), None);
     }
 
     #[test]
@@ -306,6 +329,24 @@ mod tests {
     #[test]
     fn alter_system_cannot_redirect_a_standby() {
         let auto = "# comment\nwork_mem = '1MB'\nprimary_conninfo = 'host=x'\nRecovery_Target_time='y'\n";
-        assert_eq!(without_recovery_parameters(auto), "# comment\nwork_mem = '1MB'\n");
+        assert_eq!(without_owned_parameters(auto, &SyncNames::Own), "# comment\nwork_mem = '1MB'\n");
+        let agreed = SyncNames::Agreed { set: pgherd_raft::model::SyncSet::default(), any: false };
+        let auto = "synchronous_standby_names = '*'\nwork_mem = '1MB'\n";
+        assert_eq!(without_owned_parameters(auto, &SyncNames::Own), auto);
+        assert_eq!(without_owned_parameters(auto, &agreed), "work_mem = '1MB'\n");
+    }
+
+    #[test]
+    fn agreed_synchronous_standbys_win_over_the_operator_s() {
+        let mut settings = settings();
+        settings.parameters.insert(SYNC_NAMES.to_owned(), "*".to_owned());
+        let own = render(&settings, &Role::Primary, &SyncNames::Own, None);
+        assert!(own.contains("synchronous_standby_names = '*'"));
+        assert_eq!(parse_sync(&own), SyncNames::Own);
+        let names = ["n-1".parse().expect("valid")].into();
+        let agreed = SyncNames::Agreed { set: pgherd_raft::model::SyncSet { names, needed: 1 }, any: true };
+        let text = render(&settings, &Role::Standby(None), &agreed, None);
+        assert_eq!(parse_sync(&text), agreed);
+        assert!(text.rfind("ANY 1").expect("agreed") > text.find("'*'").expect("own"));
     }
 }

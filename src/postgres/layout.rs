@@ -71,6 +71,11 @@ impl Layout {
         self.named(&self.state_dir, ".pgherd-state")
     }
 
+    /// The epoch up to which this standby follows nobody.
+    pub(super) fn fence_file(&self) -> PathBuf {
+        self.named(&self.state_dir, ".pgherd-fence")
+    }
+
     /// The list of the physical slots which this node made in this data directory.
     pub(super) fn slots_file(&self) -> PathBuf {
         self.named(&self.state_dir, ".pgherd-slots")

@@ -28,6 +28,8 @@ mod rewind;
 mod roles;
 mod server;
 mod settings;
+mod sync_names;
+mod sync_use;
 mod timelines;
 mod tool;
 mod write;
@@ -183,6 +185,8 @@ impl Postgres {
             PgAction::Stop { mode, checkpoint_first } => self.stop(*mode, *checkpoint_first).await,
             PgAction::Promote { timeline } => self.promote(*timeline).await,
             PgAction::Follow { upstream } => self.follow(upstream.clone()).await,
+            PgAction::Fence { epoch } => self.fence(*epoch).await,
+            PgAction::SetSync { names } => self.set_sync(names.clone()).await,
             PgAction::Rewind { source } => self.rewind(source).await,
             PgAction::Clone { source } => self.base_backup(source).await,
             PgAction::DiscardOldData => self.discard_old_data().await,

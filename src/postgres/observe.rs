@@ -1,5 +1,6 @@
 //! Gathers the facts about the local PostgreSQL, each part with its own deadline.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use pgherd_raft::clock;
 use pgherd_raft::lease::BootTime;
-use pgherd_raft::model::TimelineId;
+use pgherd_raft::model::{Epoch, TimelineId};
 use tokio::time::timeout;
 
 use super::control_data;
@@ -15,10 +16,11 @@ use super::files::{self, blocking};
 use super::layout::{Layout, Marker};
 use super::query::QueryError;
 use super::server::{self, Answered};
+use super::sync_use::SyncUse;
 use super::tool::{QUICK, Tool};
 use super::{Postgres, conf, history, timelines};
 use crate::ha::{
-    ControlData, DataDir, Fact, PostgresFacts, Process, Server, TimelineSwitch, Upstream, streams,
+    ControlData, DataDir, Fact, PostgresFacts, Process, Server, SyncNames, TimelineSwitch, Upstream, streams,
 };
 
 /// An observation is of use only while it is young. The parts run side by side, and each has less than the second
@@ -46,6 +48,8 @@ pub(super) struct Cache {
     late_answers: u32,
     /// The last postmaster which was asked, and whether it said nothing but that it is not ready.
     last_asked: Option<(u32, bool)>,
+    pub(super) sync_use: Option<SyncUse>,
+    pub(super) streamed_at: BTreeMap<String, BootTime>,
 }
 
 /// Changes whenever PostgreSQL writes the control file.
@@ -66,6 +70,8 @@ struct Files {
     has_old_data: bool,
     /// The data directory is a copy which has not been seen to stream.
     is_copy: bool,
+    sync: SyncNames,
+    fenced: Epoch,
 }
 
 impl Postgres {
@@ -90,11 +96,21 @@ impl Postgres {
         let is_standby = matches!(files.data_dir, DataDir::Initialised { has_standby_signal: true, .. });
         let in_force = server.of_any_age().map(|answered| answered.primary_conninfo.clone());
         let as_written = in_force.is_none() || in_force == files.conninfo;
+        let sync_in_use = match (&process, server.of_any_age()) {
+            (Fact::Known { value: Process::Running { pid, .. }, .. }, Some(answered)) => {
+                self.note_sync(*pid, answered, &files.sync)
+            }
+            _ => None,
+        };
         PostgresFacts {
             data_dir: files.data_dir,
             control,
             process,
             configured_upstream: files.upstream.filter(|_| is_standby && as_written),
+            sync_in_use,
+            left_stream: server.of_any_age().map(|answered| self.note_streams(answered)).unwrap_or_default(),
+            sync_configured: files.sync,
+            fenced: files.fenced,
             server: map(server, |answered| answered.server),
             history,
             never_ready: self.cache().last_asked.is_some_and(|(_, never_ready)| never_ready),
@@ -119,6 +135,9 @@ impl Postgres {
                 upstream: conf::parse_upstream(&conf),
                 has_old_data: !layout.asides().is_empty(),
                 is_copy: matches!(layout.marker(), Ok(Some(Marker::Copied))),
+                sync: conf::parse_sync(&conf),
+                // A record that cannot be read holds for every epoch.
+                fenced: fenced(&layout).unwrap_or(Epoch(u64::MAX)),
             })
         });
         if let Ok(Ok(files)) = timeout(FILES_LIMIT, look).await {
@@ -132,6 +151,8 @@ impl Postgres {
             upstream: None,
             has_old_data: false,
             is_copy: false,
+            sync: SyncNames::Own,
+            fenced: Epoch(u64::MAX),
         })
     }
 
@@ -262,6 +283,10 @@ impl Postgres {
     pub(super) fn forget_control(&self) {
         self.cache().control = None;
     }
+}
+
+fn fenced(layout: &Layout) -> Result<Epoch, super::PgError> {
+    super::write::parse_fence(files::read(&layout.fence_file())?.as_deref())
 }
 
 fn stamp(path: &Path) -> Option<FileStamp> {

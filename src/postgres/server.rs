@@ -27,14 +27,15 @@ SELECT json_build_object(
  'receiver_processes', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'walreceiver'),
  'senders', (SELECT coalesce(json_agg(json_build_object('application_name', application_name,
    'client_addr', host(client_addr), 'user', usename, 'state', state, 'sync_state', sync_state,
-   'sync_priority', sync_priority, 'flushed', flush_lsn, 'replayed', replay_lsn)), '[]')
+   'sync_priority', sync_priority, 'written', write_lsn, 'flushed', flush_lsn, 'replayed', replay_lsn)), '[]')
    FROM pg_stat_replication),
  'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'is_active', active,
    'restart', restart_lsn)), '[]') FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary),
  'segment_bytes', pg_size_bytes(current_setting('wal_segment_size')),
  'version', current_setting('server_version_num')::int,
  'started_at', pg_postmaster_start_time()::text,
- 'primary_conninfo', current_setting('primary_conninfo'))
+ 'primary_conninfo', current_setting('primary_conninfo'),
+ 'sync_names', current_setting('synchronous_standby_names'))
 FROM (SELECT pg_is_in_recovery() AS yes) r";
 
 #[derive(Debug, Deserialize)]
@@ -56,6 +57,7 @@ struct Answer {
     version: u32,
     started_at: String,
     primary_conninfo: Option<String>,
+    sync_names: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,6 +77,7 @@ struct SenderRow {
     state: Option<String>,
     sync_state: Option<String>,
     sync_priority: Option<i32>,
+    written: Option<Lsn>,
     flushed: Option<Lsn>,
     replayed: Option<Lsn>,
 }
@@ -92,6 +95,8 @@ pub(super) struct Answered {
     pub(super) server: Server,
     /// The `primary_conninfo` which is in force.
     pub(super) primary_conninfo: String,
+    /// The `synchronous_standby_names` which the session sees.
+    pub(super) sync_names: String,
 }
 
 /// Asks. `wal` is the directory of the WAL; `seen` is the highest timeline which this postmaster's walreceiver was seen on: the view forgets it with the
@@ -161,7 +166,11 @@ fn interpret(answer: Answer, seen: Option<TimelineId>) -> Answered {
         version: answer.version,
         started_at: answer.started_at,
     };
-    Answered { server, primary_conninfo: answer.primary_conninfo.unwrap_or_default() }
+    Answered {
+        server,
+        primary_conninfo: answer.primary_conninfo.unwrap_or_default(),
+        sync_names: answer.sync_names.unwrap_or_default(),
+    }
 }
 
 /// The first eight digits of a WAL file's name are its timeline.
@@ -196,6 +205,7 @@ fn sender(row: SenderRow) -> Sender {
         state: row.state.unwrap_or_default(),
         sync_state: row.sync_state.unwrap_or_default(),
         sync_priority: row.sync_priority.unwrap_or_default(),
+        written: row.written,
         flushed: row.flushed,
         replayed: row.replayed,
     }

@@ -1,5 +1,7 @@
 //! Writes what a server reads at its start and on reload: configuration, authentication, signals, password file.
 
+use pgherd_raft::model::Epoch;
+
 use super::conf::{self, Role};
 use super::error::PgError;
 use super::files::{self, blocking};
@@ -8,7 +10,7 @@ use super::postmaster::PostmasterSignal;
 use super::quote::pgpass_field;
 use super::settings::{Credentials, Settings};
 use super::{Postgres, hba};
-use crate::ha::Upstream;
+use crate::ha::{SyncNames, Upstream};
 
 /// A password file is not let grow beyond this.
 const MOST_PGPASS_LINES: usize = 200;
@@ -27,12 +29,9 @@ impl Postgres {
     pub(super) async fn write_all(&self, role: Role, access: Access) -> Result<(), PgError> {
         let (settings, layout) = (self.settings(), self.layout());
         blocking(move || {
-            write_conf(&settings, &layout, &role)?;
+            write_conf(&settings, &layout, &role, None)?;
             write_access(&settings, &layout, access)?;
-            let auto = layout.in_data("postgresql.auto.conf");
-            if let Some(present) = files::read(&auto)? {
-                files::write(&auto, &conf::without_recovery_parameters(&present))?;
-            }
+            rewrite_auto(&layout)?;
             files::remove(&layout.in_data("recovery.signal"))?;
             match role {
                 Role::Primary => files::remove(&layout.in_data("standby.signal")).map(|_| ()),
@@ -47,7 +46,30 @@ impl Postgres {
         let (settings, layout) = (self.settings(), self.layout());
         let role = Role::Standby(upstream);
         self.drop_placeholders().await?;
-        blocking(move || write_conf(&settings, &layout, &role)).await?;
+        blocking(move || write_conf(&settings, &layout, &role, None)).await?;
+        self.reload().await
+    }
+
+    /// Records durably that nobody is followed up to this epoch, then sees to it.
+    pub(super) async fn fence(&self, epoch: Epoch) -> Result<(), PgError> {
+        let path = self.layout().fence_file();
+        blocking(move || {
+            let present = parse_fence(files::read(&path)?.as_deref()).unwrap_or(Epoch(0));
+            if present < epoch { files::write(&path, &format!("{epoch}\n")).map(|_| ()) } else { Ok(()) }
+        })
+        .await?;
+        self.follow(None).await
+    }
+
+    /// Writes `synchronous_standby_names` and makes a running server read it.
+    pub(super) async fn set_sync(&self, names: SyncNames) -> Result<(), PgError> {
+        let (settings, layout) = (self.settings(), self.layout());
+        blocking(move || {
+            let conf = files::read(&layout.in_config("postgresql.conf"))?.unwrap_or_default();
+            write_conf(&settings, &layout, &role_of(&layout, &conf), Some(names))?;
+            rewrite_auto(&layout)
+        })
+        .await?;
         self.reload().await
     }
 
@@ -59,12 +81,7 @@ impl Postgres {
                 return Ok(false);
             }
             let conf = files::read(&layout.in_config("postgresql.conf"))?.unwrap_or_default();
-            let role = if layout.in_data("standby.signal").exists() {
-                Role::Standby(conf::parse_upstream(&conf))
-            } else {
-                Role::Primary
-            };
-            write_conf(&settings, &layout, &role)?;
+            write_conf(&settings, &layout, &role_of(&layout, &conf), None)?;
             write_access(&settings, &layout, Access::Usual)?;
             Ok(true)
         })
@@ -99,7 +116,47 @@ impl Postgres {
     }
 }
 
-fn write_conf(settings: &Settings, layout: &Layout, role: &Role) -> Result<(), PgError> {
+/// What the server is now, as its files say.
+fn role_of(layout: &Layout, conf: &str) -> Role {
+    if layout.in_data("standby.signal").exists() {
+        Role::Standby(conf::parse_upstream(conf))
+    } else {
+        Role::Primary
+    }
+}
+
+fn agreed_sync(layout: &Layout) -> Result<SyncNames, PgError> {
+    let conf = files::read(&layout.in_config("postgresql.conf"))?.unwrap_or_default();
+    Ok(conf::parse_sync(&conf))
+}
+
+/// Takes out of `postgresql.auto.conf` what would win over the file which pgherd writes.
+fn rewrite_auto(layout: &Layout) -> Result<(), PgError> {
+    let auto = layout.in_data("postgresql.auto.conf");
+    let Some(present) = files::read(&auto)? else { return Ok(()) };
+    let sync = agreed_sync(layout)?;
+    files::write(&auto, &conf::without_owned_parameters(&present, &sync)).map(|_| ())
+}
+
+/// A file that cannot be read is no reason to follow anybody.
+pub(super) fn parse_fence(text: Option<&str>) -> Result<Epoch, PgError> {
+    let Some(text) = text else { return Ok(Epoch(0)) };
+    text.trim().parse().map(Epoch).map_err(|_| {
+        PgError::Refused(format!("the record of the fence does not name an epoch, but {:?}", text.trim()))
+    })
+}
+
+/// `sync`: other synchronous standbys than the file names already.
+fn write_conf(
+    settings: &Settings,
+    layout: &Layout,
+    role: &Role,
+    sync: Option<SyncNames>,
+) -> Result<(), PgError> {
+    let sync = match sync {
+        Some(sync) => sync,
+        None => agreed_sync(layout)?,
+    };
     let (path, base) = (layout.in_config("postgresql.conf"), layout.in_config(conf::BASE));
     if !base.exists() {
         let present = files::read(&path)?;
@@ -118,7 +175,7 @@ fn write_conf(settings: &Settings, layout: &Layout, role: &Role) -> Result<(), P
         }
     }
     let (_, socket_fallback) = Postgres::sockets(settings);
-    files::write(&path, &conf::render(settings, role, socket_fallback)).map(|_| ())
+    files::write(&path, &conf::render(settings, role, &sync, socket_fallback)).map(|_| ())
 }
 
 fn write_access(settings: &Settings, layout: &Layout, access: Access) -> Result<(), PgError> {

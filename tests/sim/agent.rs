@@ -199,6 +199,9 @@ impl World {
             | PgAction::Promote { .. }
             | PgAction::Rewind { .. }
             | PgAction::Clone { .. } => panic!("a job: {action:?}"),
+            PgAction::Fence { .. } | PgAction::SetSync { .. } => {
+                panic!("no world is synchronous: {action:?}")
+            }
         }
         true
     }
@@ -262,6 +265,8 @@ impl World {
             | PgAction::Follow { .. }
             | PgAction::DiscardOldData
             | PgAction::DiscardIncomplete
+            | PgAction::Fence { .. }
+            | PgAction::SetSync { .. }
             | PgAction::EnsureSlots { .. } => {}
         }
     }
@@ -321,6 +326,8 @@ impl World {
             PgAction::Follow { .. }
             | PgAction::DiscardOldData
             | PgAction::DiscardIncomplete
+            | PgAction::Fence { .. }
+            | PgAction::SetSync { .. }
             | PgAction::EnsureSlots { .. } => None,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgherd::ha::{
     Closes, Consensus, DataDir, Fact, GuardFacts, LeaseFacts, MemberReport, Observation, Policy,
-    PostgresFacts, Process, Receiver, Server as ServerFacts, Upstream,
+    PostgresFacts, Process, Receiver, Server as ServerFacts, SyncNames, SyncPolicy, Upstream,
 };
 use pgherd_raft::lease::BootTime;
 use pgherd_raft::model::{ClusterState, Epoch, MemberId, MemberKind, PostgresAddr};
@@ -187,6 +187,10 @@ impl Node {
             never_ready: false,
             newest_history: data.wal.position().timeline,
             has_old_data: data.has_old_data,
+            sync_configured: SyncNames::Own,
+            sync_in_use: None,
+            left_stream: BTreeMap::new(),
+            fenced: Epoch(0),
         }
     }
 
@@ -221,6 +225,7 @@ fn policy(cluster: &ClusterState) -> Policy {
         retry_timeout: Duration::from_secs(10),
         maximum_lag_on_failover: 1_048_576,
         primary_start_timeout: Duration::from_secs(20),
+        sync: SyncPolicy::default(),
         use_pg_rewind: true,
         use_slots: false,
         bootstrap_settings: "5".to_owned(),

@@ -72,6 +72,8 @@ pub enum CloseVerdict {
     NotYet {
         /// How much longer it must be quiet, in milliseconds.
         remaining_ms: u64,
+        /// For how long it has been quiet, in milliseconds.
+        quiet_ms: u64,
     },
     /// Its applied record names another epoch, a vacant lease, or a pinned one.
     Mismatch {

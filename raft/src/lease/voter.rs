@@ -103,8 +103,9 @@ impl Voter {
         }
         let remaining = Duration::from_millis(tenure.wait_ms).saturating_sub(self.quiet_for(now));
         if !remaining.is_zero() {
-            let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1);
-            return plain(CloseVerdict::NotYet { remaining_ms });
+            let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            let quiet_ms = millis(self.quiet_for(now));
+            return plain(CloseVerdict::NotYet { remaining_ms: millis(remaining).max(1), quiet_ms });
         }
         if !request.for_real {
             return plain(CloseVerdict::Would);

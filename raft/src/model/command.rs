@@ -110,7 +110,8 @@ pub enum Command {
         /// What it had flushed, read after its walreceiver had ended.
         position: WalPosition,
     },
-    /// Another set comes into force beside the present ones: the holder's PostgreSQL is about to use it.
+    /// Another set comes into force beside the present ones, or one of them becomes the last: the holder's PostgreSQL is
+    /// about to use it.
     WidenSync {
         /// The holder's epoch.
         epoch: Epoch,
@@ -126,7 +127,7 @@ pub enum Command {
         epoch: Epoch,
         /// The number of changes which this one replaces.
         revision: u64,
-        /// The set, which is in force already.
+        /// The set: the last one in force.
         to: SyncSet,
     },
     /// From here on the lease is granted to these members only, since the holder may renew by their promises.

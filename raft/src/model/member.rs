@@ -99,6 +99,24 @@ impl Tags {
         }
     }
 
+    /// A tag as text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.get(name)? {
+            TagValue::Text(text) => Some(text),
+            TagValue::Bool(_) | TagValue::Integer(_) | TagValue::Float(_) => None,
+        }
+    }
+
+    /// The rank among equal synchronous standbys: higher is preferred, zero or less means never. `nosync` wins over
+    /// `sync_priority` when both are given.
+    pub fn sync_priority(&self) -> i64 {
+        match (self.get("nosync"), self.number("sync_priority")) {
+            (Some(_), _) if self.flag("nosync") => 0,
+            (Some(_), _) | (None, None) => 1,
+            (None, Some(priority)) => priority,
+        }
+    }
+
     /// The rank among equal candidates for promotion: higher is preferred, zero or less means never.
     /// `nofailover` wins over `failover_priority` when both are given.
     pub fn failover_priority(&self) -> i64 {

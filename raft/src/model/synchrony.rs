@@ -18,7 +18,7 @@ pub const MAX_SETS: usize = 6;
 ///
 /// `needed` above the number of names: nobody can acknowledge at all (strict mode without a standby). Zero: the
 /// primary acknowledges alone (asynchronous).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct SyncSet {
     /// `application_name` of each standby: the member's name.
     pub names: BTreeSet<MemberName>,
@@ -45,7 +45,8 @@ pub struct Synchrony {
     /// The number of changes of `sets`: a change names the number which it replaces, so that a late one does nothing.
     pub revision: u64,
     /// Every set under which a commit may have been acknowledged that a standby might not have. Empty: as if it held
-    /// the asynchronous set alone.
+    /// the asynchronous set alone. The last one is that to which the holder's PostgreSQL may go: a late end of the change
+    /// before it has another revision, so it cannot take this one away.
     pub sets: Vec<SyncSet>,
     /// Standbys which follow nobody for the rest of the epoch, with the position that they had flushed after their
     /// walreceiver had ended.
@@ -71,6 +72,11 @@ impl Synchrony {
     /// Is this set in force?
     pub fn is_in_force(&self, set: &SyncSet) -> bool {
         self.sets.contains(set) || self.sets.is_empty() && set.is_asynchronous()
+    }
+
+    /// May PostgreSQL begin to use this set?
+    pub fn is_target(&self, set: &SyncSet) -> bool {
+        self.sets.last().map_or(set.is_asynchronous(), |last| last == set)
     }
 
     /// The first set that lacks fences, with the number that it lacks; none: every acknowledged commit is below the

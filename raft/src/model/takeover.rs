@@ -97,7 +97,7 @@ pub(super) fn fence(
     Ok(())
 }
 
-/// Another set comes into force.
+/// Another set comes into force, or one in force becomes the last: that which PostgreSQL may use next.
 pub(super) fn widen(
     state: &mut ClusterState,
     epoch: Epoch,
@@ -107,16 +107,18 @@ pub(super) fn widen(
     check_change(state, epoch, revision)?;
     let known = |name: &MemberName| state.members.values().any(|member| member.name == *name);
     let synchrony = &state.synchrony;
-    if synchrony.is_in_force(to) {
+    if synchrony.is_target(to) {
         return Ok(());
     }
-    if synchrony.sets.len() >= MAX_SETS || !to.names.iter().all(known) {
+    let is_full = synchrony.sets.len() >= MAX_SETS && !synchrony.is_in_force(to);
+    if is_full || !to.names.iter().all(known) {
         return Err(Rejection::Synchrony { revision: synchrony.revision });
     }
     let synchrony = &mut state.synchrony;
     if synchrony.sets.is_empty() {
         synchrony.sets.push(SyncSet::default());
     }
+    synchrony.sets.retain(|set| set != to);
     synchrony.sets.push(to.clone());
     synchrony.revision = revision.saturating_add(1);
     Ok(())
@@ -131,7 +133,7 @@ pub(super) fn narrow(
 ) -> Result<(), Rejection> {
     check_change(state, epoch, revision)?;
     let synchrony = &mut state.synchrony;
-    if !synchrony.is_in_force(to) {
+    if !synchrony.is_target(to) {
         return Err(Rejection::Synchrony { revision: synchrony.revision });
     }
     synchrony.sets = vec![to.clone()];

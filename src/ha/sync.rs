@@ -1,0 +1,278 @@
+//! Who is synchronous: what is wanted, and the safe next step towards it.
+//!
+//! Two things change: what is agreed (`Synchrony::sets`) and what PostgreSQL uses (`synchronous_standby_names`). A set is
+//! agreed on, as the last one, before PostgreSQL uses it, and an old one leaves only when PostgreSQL is seen to use the new one *and* as
+//! many of the new one as must acknowledge have flushed what was written until then. So at every moment, and after an
+//! interruption at any moment, whatever may have been acknowledged is known to a set in force.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pgherd_raft::model::{Command, Lsn, MAX_SETS, MemberKind, MemberName, SyncSet, Synchrony};
+
+use super::action::{Action, PgAction, SyncNames};
+use super::candidate::REPORT_FRESH;
+use super::decide::SOON;
+use super::decision::{Decision, State};
+use super::facts::{Observation, Sender, Server, SyncInUse};
+use super::policy::{CommitWaitsFor, SyncMode};
+use super::rule::Rule;
+
+/// A synchronous standby whose stream broke is counted for so long: a broken connection comes back sooner, and commits
+/// wait meanwhile.
+const STREAM_MAY_COME_BACK: Duration = Duration::from_secs(2);
+
+/// One step. Performed by the holder; then looked at again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// Agree on this set beside the others.
+    Widen(SyncSet),
+    /// Let PostgreSQL use it.
+    Configure(SyncSet),
+    /// Agree that only this set is left.
+    Narrow(SyncSet),
+}
+
+/// What the next step depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Situation<'a> {
+    /// What is agreed, as it was applied here.
+    pub agreed: &'a Synchrony,
+    /// What PostgreSQL was told to use.
+    pub configured: &'a SyncSet,
+    /// What it was seen to use, and what it had written then.
+    pub in_use: Option<&'a SyncInUse>,
+    /// What each standby has flushed, by its name.
+    pub flushed: &'a BTreeMap<MemberName, Lsn>,
+    /// Where to go.
+    pub wanted: &'a SyncSet,
+}
+
+/// The safe next step; none: it is done, or something has to happen first.
+pub fn next_step(s: &Situation<'_>) -> Option<Step> {
+    if s.configured != s.wanted {
+        if s.agreed.is_target(s.wanted) {
+            return Some(Step::Configure(s.wanted.clone()));
+        }
+        if has_room(s.agreed, s.wanted) {
+            return Some(Step::Widen(s.wanted.clone()));
+        }
+        if !s.agreed.is_target(s.configured) && s.agreed.is_in_force(s.configured) {
+            return Some(Step::Widen(s.configured.clone()));
+        }
+        return is_settled(s, s.configured).then(|| Step::Narrow(s.configured.clone()));
+    }
+    if !s.agreed.is_target(s.wanted) {
+        return Some(Step::Widen(s.wanted.clone()));
+    }
+    let is_alone = s.agreed.sets.iter().all(|set| set == s.wanted);
+    (!is_alone && is_settled(s, s.wanted)).then(|| Step::Narrow(s.wanted.clone()))
+}
+
+/// Two places: the asynchronous set may have to be named beside the first other one.
+fn has_room(agreed: &Synchrony, set: &SyncSet) -> bool {
+    agreed.is_in_force(set) || agreed.sets.len() + 2 <= MAX_SETS
+}
+
+/// Is this set in use, and does every commit from before live on in enough of its names?
+fn is_settled(s: &Situation<'_>, set: &SyncSet) -> bool {
+    let Some(in_use) = s.in_use.filter(|in_use| in_use.set == *set && s.agreed.is_target(set)) else {
+        return false;
+    };
+    let caught_up = |name: &&MemberName| s.flushed.get(*name).is_some_and(|lsn| *lsn >= in_use.since);
+    set.names.iter().filter(caught_up).count() >= set.needed
+}
+
+/// The next step of a running primary, as a decision.
+pub(super) fn of_primary(o: &Observation, server: &Server) -> Option<Decision> {
+    let configured = &o.postgres.sync_configured;
+    let wanted = wanted(o, &standbys(o, server));
+    let set = wanted.set();
+    let flushed = flushed(server);
+    let in_use = o.postgres.sync_in_use.as_ref();
+    let situation = Situation {
+        agreed: &o.cluster.synchrony,
+        configured: &configured.set(),
+        in_use,
+        flushed: &flushed,
+        wanted: &set,
+    };
+    let Some(step) = next_step(&situation) else {
+        // The same set in other words: another mode, or the operator's own value instead of an empty one.
+        let is_other_text = *configured != wanted && configured.set() == set;
+        return is_other_text.then(|| configure(&wanted));
+    };
+    Some(decision(o, step, &wanted))
+}
+
+/// Before PostgreSQL may become writable it is told to use a set in force; none: it does.
+pub(super) fn before_writing(o: &Observation) -> Option<Decision> {
+    let agreed = &o.cluster.synchrony;
+    let configured = &o.postgres.sync_configured;
+    if agreed.is_target(&configured.set()) {
+        return None;
+    }
+    let wanted = wanted(o, &expected(o));
+    if agreed.is_target(&wanted.set()) {
+        return Some(configure(&wanted));
+    }
+    if has_room(agreed, &wanted.set()) {
+        return Some(decision(o, Step::Widen(wanted.set()), &wanted));
+    }
+    let last = agreed.sets.last().cloned().unwrap_or_default();
+    Some(configure(&SyncNames::Agreed { set: last, any: wanted.is_any() }))
+}
+
+fn decision(o: &Observation, step: Step, wanted: &SyncNames) -> Decision {
+    let (epoch, revision) = (o.cluster.lease.epoch, o.cluster.synchrony.revision);
+    let primary = |rule, because: String| Decision::new(State::Primary, rule, because, SOON);
+    match step {
+        Step::Widen(to) => {
+            primary(Rule::WidenSync, format!("{} may acknowledge from here on", describe(&to)))
+                .act(Action::Propose(Command::WidenSync { epoch, revision, to }))
+                .wait("the agreement of the group")
+        }
+        Step::Configure(_) => configure(wanted),
+        Step::Narrow(to) => {
+            primary(Rule::NarrowSync, format!("only {} acknowledges from here on", describe(&to)))
+                .act(Action::Propose(Command::NarrowSync { epoch, revision, to }))
+                .wait("the agreement of the group")
+        }
+    }
+}
+
+fn configure(names: &SyncNames) -> Decision {
+    let because = match names {
+        SyncNames::Own => "Disabled synchronous replication".to_owned(),
+        SyncNames::Agreed { set, .. } => {
+            let names: Vec<String> = set.names.iter().map(|name| format!("'{name}'")).collect();
+            format!("Assigning synchronous standby status to [{}], {} needed", names.join(", "), set.needed)
+        }
+    };
+    Decision::new(State::Primary, Rule::ConfigureSync, because, SOON)
+        .act(Action::Postgres(PgAction::SetSync { names: names.clone() }))
+}
+
+/// Is a change under way that no event brings on?
+pub(super) fn is_changing(o: &Observation) -> bool {
+    o.cluster.synchrony.sets.len() > 1
+}
+
+/// A set in words.
+pub(super) fn describe(set: &SyncSet) -> String {
+    let names = set.names.iter().map(MemberName::as_str).collect::<Vec<_>>().join(", ");
+    match set.needed {
+        0 => "the primary alone".to_owned(),
+        needed if set.names.is_empty() => format!("nobody ({needed} of no standbys)"),
+        needed => format!("{needed} of ({names})"),
+    }
+}
+
+/// A standby that could be synchronous.
+struct Standby {
+    name: MemberName,
+    priority: i64,
+    lsn: Lsn,
+}
+
+/// Members that stream from this primary, or did a moment ago, and may be synchronous.
+fn standbys(o: &Observation, server: &Server) -> Vec<Standby> {
+    let present = o.postgres.sync_configured.set();
+    let mut found = Vec::new();
+    for (name, priority) in eligible(o) {
+        let mut senders = server.senders.iter().filter(|sender| sender.application_name == name.as_str());
+        let streaming = senders.find(|sender| sender.state == "streaming");
+        let went = o.postgres.left_stream.get(name.as_str());
+        let may_come_back =
+            present.names.contains(&name) && went.is_some_and(|ago| *ago < STREAM_MAY_COME_BACK);
+        match streaming {
+            Some(sender) => {
+                found.push(Standby { name, priority, lsn: acknowledged(o.policy.sync.waits_for, sender) })
+            }
+            // Its lag is not known while it is away: it counts as having none.
+            None if may_come_back => found.push(Standby { name, priority, lsn: server.position.lsn }),
+            None => {}
+        }
+    }
+    let best = found.iter().map(|standby| standby.lsn).max().unwrap_or_default();
+    let limit = o.policy.sync.maximum_lag;
+    found.retain(|standby| limit.is_none_or(|limit| best.bytes_after(standby.lsn) <= limit));
+    found
+}
+
+/// How far a standby is depends on what commits wait for.
+fn acknowledged(waits_for: CommitWaitsFor, sender: &Sender) -> Lsn {
+    let position = match waits_for {
+        CommitWaitsFor::Replay => sender.replayed,
+        CommitWaitsFor::Write => sender.written,
+        CommitWaitsFor::Flush => sender.flushed,
+    };
+    position.unwrap_or_default()
+}
+
+/// Members that should stream from this node once it is the primary: they report, and none of them streams yet.
+fn expected(o: &Observation) -> Vec<Standby> {
+    let reports = eligible(o).into_iter().filter_map(|(name, priority)| {
+        let (id, _) = o.cluster.member_named(name.as_str())?;
+        let report = o.report(id, REPORT_FRESH)?;
+        let is_standby = report.is_in_recovery == Some(true) && report.is_running;
+        is_standby.then_some(Standby { name, priority, lsn: report.position?.lsn })
+    });
+    reports.collect()
+}
+
+fn eligible(o: &Observation) -> Vec<(MemberName, i64)> {
+    let me = o.my_name();
+    let members = o.cluster.members.iter().filter(|(id, member)| {
+        let leaves =
+            o.cluster.leaving.contains(*id) || o.report(**id, REPORT_FRESH).is_some_and(|r| r.shutting_down);
+        let cascades = member.tags.text("replicatefrom").is_some_and(|from| from != me);
+        **id != o.me && member.kind == MemberKind::Data && !leaves && !cascades
+    });
+    let named = members.map(|(_, member)| (member.name.clone(), member.tags.sync_priority()));
+    named.filter(|(_, priority)| *priority > 0).collect()
+}
+
+/// What PostgreSQL should use, given these standbys.
+fn wanted(o: &Observation, standbys: &[Standby]) -> SyncNames {
+    let sync = &o.policy.sync;
+    let any = match sync.mode {
+        SyncMode::Off => return SyncNames::Own,
+        SyncMode::On => false,
+        SyncMode::Quorum => true,
+    };
+    let present = o.postgres.sync_configured.set();
+    if standbys.is_empty() {
+        let set = match (sync.strict, present.is_asynchronous()) {
+            (false, _) => SyncSet::default(),
+            (true, true) => SyncSet { names: BTreeSet::new(), needed: 1 },
+            (true, false) => present,
+        };
+        return SyncNames::Agreed { set, any };
+    }
+    let mut order: Vec<&Standby> = standbys.iter().collect();
+    order.sort_by_key(|standby| {
+        let priority = if any { 0 } else { standby.priority };
+        (Reverse((priority, present.names.contains(&standby.name), standby.lsn)), &standby.name)
+    });
+    let take = if any { order.len() } else { sync.node_count };
+    let names: BTreeSet<MemberName> =
+        order.into_iter().take(take).map(|standby| standby.name.clone()).collect();
+    let needed = sync.node_count.min(names.len());
+    SyncNames::Agreed { set: SyncSet { names, needed }, any }
+}
+
+fn flushed(server: &Server) -> BTreeMap<MemberName, Lsn> {
+    let mut flushed = BTreeMap::new();
+    for sender in server.senders.iter().filter(|sender| sender.state == "streaming") {
+        if let (Ok(name), Some(lsn)) = (sender.application_name.parse::<MemberName>(), sender.flushed) {
+            flushed.insert(name, lsn);
+        }
+    }
+    flushed
+}
+
+#[cfg(test)]
+#[path = "sync_tests.rs"]
+mod tests;
