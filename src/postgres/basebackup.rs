@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::Postgres;
 use super::conf::{Role, program_conninfo};
 use super::directory;
 use super::error::PgError;
@@ -11,6 +10,7 @@ use super::initdb::program_options;
 use super::layout::{Layout, Marker};
 use super::tool::Tool;
 use super::write::{Access, ToolPassfile};
+use super::{Postgres, foreign};
 use crate::ha::{DataDir, Upstream};
 
 /// A copy which neither reads nor writes for so long has lost its source: a frozen server's kernel still answers. The
@@ -67,7 +67,11 @@ impl Postgres {
             .await?;
         drop(passfile);
         let here = layout.clone();
-        blocking(move || directory::settle(&here, &target)).await?;
+        blocking(move || {
+            directory::settle(&here, &target)?;
+            foreign::carry_over(&here)
+        })
+        .await?;
         // Without the signal it could come up as a primary on the timeline of its source.
         self.write_all(Role::Standby(Some(source.clone())), Access::Usual).await?;
         blocking(move || layout.mark(&Marker::Copied)).await

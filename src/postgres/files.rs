@@ -24,8 +24,13 @@ pub(super) async fn blocking<T: Send + 'static>(
 
 /// Replaces a file's content; true when it was another one.
 pub(super) fn write(path: &Path, content: &str) -> Result<bool, PgError> {
+    write_bytes(path, content.as_bytes())
+}
+
+/// The same for a content in whatever encoding.
+pub(super) fn write_bytes(path: &Path, content: &[u8]) -> Result<bool, PgError> {
     let is_private = std::fs::metadata(path).is_ok_and(|is| is.permissions().mode() & 0o077 == 0);
-    if is_private && std::fs::read_to_string(path).is_ok_and(|present| present == content) {
+    if is_private && std::fs::read(path).is_ok_and(|present| present == content) {
         return Ok(false);
     }
     let mut aside = path.as_os_str().to_owned();
@@ -37,7 +42,7 @@ pub(super) fn write(path: &Path, content: &str) -> Result<bool, PgError> {
             Ok(()) | Err(_) => {}
         }
         let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(aside)?;
-        file.write_all(content.as_bytes())?;
+        file.write_all(content)?;
         file.sync_all()?;
         std::fs::rename(aside, path)?;
         sync_parent(path)

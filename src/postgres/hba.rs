@@ -2,6 +2,7 @@
 
 use super::settings::Settings;
 
+/// Begins like the one of `postgresql.conf`, by which pgherd knows its own files again.
 const HEADER: &str =
     "# Written by pgherd: changes made here are lost. Use postgresql.pg_hba in the configuration.\n";
 

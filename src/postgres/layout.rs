@@ -61,6 +61,11 @@ impl Layout {
         self.config_dir.join(name)
     }
 
+    /// Does what happens to the data directory as a whole happen to the configuration as well?
+    pub(super) fn has_config_in_data(&self) -> bool {
+        self.config_dir.starts_with(&self.data_dir)
+    }
+
     fn named(&self, directory: &Path, suffix: &str) -> PathBuf {
         let mut name: OsString = self.data_dir.file_name().unwrap_or_default().to_owned();
         name.push(suffix);

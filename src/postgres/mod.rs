@@ -12,6 +12,7 @@ mod directory;
 mod diverged;
 mod error;
 mod files;
+mod foreign;
 mod hba;
 mod history;
 mod initdb;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::Postgres;
 use super::conf::{Role, program_conninfo};
 use super::error::PgError;
 use super::files::{self, blocking};
@@ -14,6 +13,7 @@ use super::query::Session;
 use super::settings::Credentials;
 use super::tool::{Tool, ToolError, end_leftovers};
 use super::write::{Access, ToolPassfile};
+use super::{Postgres, foreign};
 use crate::ha::Upstream;
 
 /// How long the source may take to write its first checkpoint after its promotion.
@@ -59,8 +59,11 @@ impl Postgres {
             let conf = layout.in_config("postgresql.conf");
             tool = tool.arg(format!("--config-file={}", conf.display()));
         }
+        let here = layout.clone();
+        let own_files = blocking(move || foreign::remember(&here)).await?;
         let ran = tool.run(None).await;
         drop(passfile);
+        blocking(move || foreign::put_back(&own_files)).await?;
         let is_whole = match &ran {
             Ok(_) => true,
             Err(ToolError::Failed { said, .. }) => !said.contains(CHANGING),

@@ -98,7 +98,7 @@ pub struct Settings {
     pub parameters: BTreeMap<String, String>,
     /// More recovery parameters of a standby, for example `restore_command`.
     pub recovery_parameters: BTreeMap<String, String>,
-    /// All lines of `pg_hba.conf`; empty: safe default lines.
+    /// All lines of `pg_hba.conf`; empty: a file that somebody else wrote stays in force, otherwise safe default lines.
     pub pg_hba: Vec<String>,
     /// All lines of `pg_ident.conf`; empty: the file is left alone.
     pub pg_ident: Vec<String>,

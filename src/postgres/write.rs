@@ -9,7 +9,7 @@ use super::layout::{Layout, Marker};
 use super::postmaster::PostmasterSignal;
 use super::quote::pgpass_field;
 use super::settings::{Credentials, Settings};
-use super::{Postgres, hba};
+use super::{Postgres, foreign, hba};
 use crate::ha::{SyncNames, Upstream};
 
 /// A password file is not let grow beyond this.
@@ -179,14 +179,17 @@ fn write_conf(
 }
 
 fn write_access(settings: &Settings, layout: &Layout, access: Access) -> Result<(), PgError> {
-    let lines = match access {
-        Access::Usual => hba::render(settings),
-        Access::Bootstrap => hba::render_for_bootstrap(settings),
-    };
-    files::write(&layout.in_config("pg_hba.conf"), &lines)?;
-    let ident = layout.in_config("pg_ident.conf");
-    match hba::render_ident(settings) {
-        Some(lines) => files::write(&ident, &lines).map(|_| ()),
+    let (hba, ident) = (layout.in_config("pg_hba.conf"), layout.in_config("pg_ident.conf"));
+    let ident_lines = hba::render_ident(settings);
+    if access == Access::Bootstrap {
+        // What initdb wrote is nobody's work.
+        files::write(&hba, &hba::render_for_bootstrap(settings))?;
+        ident_lines.as_ref().map(|lines| files::write(&ident, lines)).transpose()?;
+    } else if !settings.pg_hba.is_empty() || !foreign::is_foreign(&hba)? {
+        foreign::replace(&hba, &hba::render(settings))?;
+    }
+    match ident_lines {
+        Some(lines) => foreign::replace(&ident, &lines),
         None if ident.exists() => Ok(()),
         None => files::write(&ident, "").map(|_| ()),
     }

@@ -49,7 +49,19 @@ fn a_diverged_primary_is_rewound() {
         let (one, two) = diverged(&cluster).await;
         let error = one.try_perform(PgAction::Rewind { source: nowhere() }).await.expect_err("nobody there");
         assert!(error.to_string().contains("cannot connect"), "{error}");
+        let users = [
+            ("pg_hba.conf", "host all all 127.0.0.1/32 scram-sha-256 # one's\n"),
+            ("pg_hba.conf.backup", "local all all trust # an earlier one\n"),
+            ("postgresql.base.conf", "work_mem = '7MB' # one's\n"),
+        ];
+        for (name, content) in users {
+            std::fs::write(one.settings.data_dir.join(name), content).expect("the user's file");
+        }
         one.perform(PgAction::Rewind { source: two.upstream() }).await;
+        for (name, content) in users {
+            let found = std::fs::read_to_string(one.settings.data_dir.join(name)).expect("still there");
+            assert_eq!(found, content, "{name} came from the source");
+        }
         assert_comes_up_as_a_standby(&one).await;
         assert_back(&one, &two).await;
         let kept = cluster.path().join("one.pgherd-diverged-wal");
