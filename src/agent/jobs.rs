@@ -127,6 +127,13 @@ impl Jobs {
         }
     }
 
+    /// A decision's reason for the log, where the error of an action that failed stands already.
+    pub(super) fn without_told_errors(&self, because: &str) -> String {
+        let errors = self.ended.values().filter_map(|ended| ended.error.as_deref());
+        let told = errors.filter(|error| !error.is_empty());
+        told.fold(because.to_owned(), |text, error| text.replace(error, "see above"))
+    }
+
     pub(super) fn job(&self, now: BootTime) -> Option<Job> {
         self.running.as_ref().map(|running| Job {
             kind: running.kind,
@@ -212,5 +219,28 @@ impl Proposals {
             }
             wake.notify_one();
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_once() {
+        let mut jobs = Jobs::new(Arc::new(Notify::new()));
+        let ended = |error: Option<&str>| Ended {
+            error: error.map(str::to_owned),
+            at: clock::now(),
+            took: Duration::ZERO,
+            failures: 1,
+            epoch: Epoch(1),
+        };
+        jobs.ended.insert(JobKind::Clone, ended(Some("password authentication failed")));
+        jobs.ended.insert(JobKind::Stop, ended(Some("")));
+        jobs.ended.insert(JobKind::Rewind, ended(None));
+        let because = "the copy of node1 failed: password authentication failed";
+        assert_eq!(jobs.without_told_errors(because), "the copy of node1 failed: see above");
+        assert_eq!(jobs.without_told_errors("waiting for a primary"), "waiting for a primary");
     }
 }

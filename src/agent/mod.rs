@@ -220,10 +220,11 @@ impl Agent {
         }
         self.logged = line;
         let actions = decision.actions.len();
+        let because = self.jobs.without_told_errors(&decision.because);
         match &decision.waiting_for {
-            Some(waiting) => info!("{} (rule {:?}, waiting for {waiting})", decision.because, decision.rule),
-            None if actions == 0 => info!("{}", decision.because),
-            None => info!("{} (rule {:?})", decision.because, decision.rule),
+            Some(waiting) => info!("{because} (rule {:?}, waiting for {waiting})", decision.rule),
+            None if actions == 0 => info!("{because}"),
+            None => info!("{because} (rule {:?})", decision.rule),
         }
     }
 
