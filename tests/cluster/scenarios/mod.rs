@@ -5,4 +5,5 @@ mod crash;
 mod network;
 mod planned;
 mod put_back;
+mod timelines;
 mod witness;
