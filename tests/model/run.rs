@@ -5,6 +5,8 @@
 
 #![expect(clippy::expect_used, reason = "a test program: a panic is how it fails")]
 
+mod agreement;
+
 use std::io::{self, Write};
 
 use pgherd_model::report::{Run, run};

@@ -70,7 +70,11 @@ impl Run {
 /// When the output cannot be written.
 pub fn run(scenarios: &[Scenario], run: Run, out: &mut impl Write) -> io::Result<Vec<String>> {
     let mut failed = Vec::new();
-    writeln!(out, "{:<7} {:<58} {:>11} {:>5}  ended", "verdict", "scenario", "states", "depth")?;
+    writeln!(
+        out,
+        "{:<7} {:<66} {:>10} {:>10} {:>5}  ended",
+        "verdict", "scenario", "bound", "states", "depth"
+    )?;
     for scenario in scenarios {
         let limits = Limits { states: run.states.unwrap_or(scenario.quick), bytes: run.bytes };
         let found = (scenario.search)(limits);
@@ -80,7 +84,11 @@ pub fn run(scenarios: &[Scenario], run: Run, out: &mut impl Write) -> io::Result
             (None, true) => "exhausted".to_owned(),
             (None, false) => "bound reached".to_owned(),
         };
-        writeln!(out, "{verdict:<7} {:<58} {:>11} {:>5}  {end}", scenario.name, found.states, found.depth)?;
+        writeln!(
+            out,
+            "{verdict:<7} {:<66} {:>10} {:>10} {:>5}  {end}",
+            scenario.name, limits.states, found.states, found.depth
+        )?;
         if let Some(broken) = found.broken.filter(|_| run.is_verbose || !verdict.is_expected()) {
             for action in &broken.actions {
                 writeln!(out, "            {action}")?;

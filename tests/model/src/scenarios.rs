@@ -4,7 +4,7 @@
 mod failsafe;
 mod lease;
 mod pause;
-mod synchrony;
+pub mod synchrony;
 
 use std::fmt;
 

@@ -5,7 +5,7 @@ use crate::search::{Limits, search};
 use crate::synchrony::{ALONE, Rules, Set, Synchrony, UNSATISFIABLE};
 
 /// Every quorum of `n` nodes: some of the names, and any number of them that is needed.
-fn quorums(n: u32) -> Vec<Set> {
+pub fn quorums(n: u32) -> Vec<Set> {
     let with = |names: u8| (1..=names.count_ones() as u8).map(move |needed| Set { names, needed });
     (1..1u8 << n).flat_map(with).collect()
 }
@@ -17,7 +17,16 @@ fn one_of_all(n: u32) -> Vec<Set> {
 }
 
 fn model<const N: usize>(first: Set, sets: Vec<Set>) -> Synchrony<N> {
-    Synchrony { rules: Rules::sound(), epochs: 3, first, sets, is_silent: false, changes: true }
+    Synchrony {
+        rules: Rules::sound(),
+        epochs: 3,
+        first,
+        sets,
+        is_silent: false,
+        changes: true,
+        restarts: 0,
+        copies: 0,
+    }
 }
 
 fn sound<const N: usize>(name: &'static str, model: Synchrony<N>) -> Scenario {
@@ -42,6 +51,11 @@ fn mutant<const N: usize>(name: &'static str, mut model: Synchrony<N>, change: f
 pub(super) fn scenarios() -> Vec<Scenario> {
     let one_of_two = Set { names: 0b110, needed: 1 };
     let three = || model::<3>(one_of_two, quorums(3));
+    let singles = || (1..8u8).map(|names| Set { names, needed: 1 }).collect::<Vec<_>>();
+    let one = || Synchrony { epochs: 2, ..model::<3>(one_of_two, singles()) };
+    let one_twice = || Synchrony { epochs: 3, changes: false, ..one() };
+    let restart = || Synchrony { restarts: 1, ..one() };
+    let copies = || Synchrony { copies: 1, is_silent: true, ..one() };
     let silent = || Synchrony { is_silent: true, ..three() };
     let with_alone = || Synchrony { sets: [one_of_all(3), vec![ALONE]].concat(), is_silent: true, ..three() };
     let strict =
@@ -58,7 +72,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         mutant("synchrony mutant: ended before it caught up (earlier text)", three(), |r| {
             r.catch_up_before_end = false;
         }),
-        mutant("synchrony mutant: old set dropped at the grant (earlier text)", three(), |r| {
+        mutant("synchrony mutant: old set dropped at the grant (earlier text)", one_twice(), |r| {
             r.old_sets_stay = false
         }),
         mutant("synchrony mutant: position before the walreceiver ended", three(), |r| {
@@ -76,6 +90,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         mutant("synchrony mutant: strict, ended before it caught up", strict(), |r| {
             r.catch_up_before_end = false
         }),
+        mutant("synchrony mutant: back to a set without agreement", one(), |r| r.target_only = false),
+        mutant("synchrony mutant: a late end counts", one(), |r| r.change_by_revision = false),
+        mutant("synchrony mutant: acts on what was agreed before its start", restart(), |r| {
+            r.read_at_start = false
+        }),
+        mutant("synchrony mutant: a new copy of a standby", copies(), |r| r.copy_of_primary = false),
+        mutant("synchrony mutant: a new copy of a fenced standby", copies(), |r| r.copy_obeys_fence = false),
+        sound("synchrony: one of two, then others", one()),
+        sound("synchrony: restarts of the holder", restart()),
+        sound("synchrony: new copies", copies()),
         sound("synchrony: quorums of three nodes", three()),
         sound("synchrony: closes and vacant", silent()),
         sound("synchrony: with the asynchronous set", with_alone()),

@@ -29,6 +29,16 @@ pub struct Rules {
     pub widen_first: bool,
     /// The old sets stay in force until PostgreSQL uses the new one.
     pub reload_before_end: bool,
+    /// PostgreSQL goes to the last set in force only; to go back to another one, that is made the last.
+    pub target_only: bool,
+    /// A change names the number of changes before it: a late one does nothing.
+    pub change_by_revision: bool,
+    /// A daemon that starts reads what was agreed before it acts.
+    pub read_at_start: bool,
+    /// While a set in force names a standby, its data directory is replaced by a copy of the primary's only.
+    pub copy_of_primary: bool,
+    /// The data directory of a fenced standby is not replaced in that epoch: its fence says what is in it.
+    pub copy_obeys_fence: bool,
     /// And until k of the new set have flushed the position at which it began to use it.
     pub catch_up_before_end: bool,
     /// A fence reads the position after the walreceiver has ended.
@@ -51,6 +61,11 @@ impl Rules {
             fences_after_closes: true,
             widen_first: true,
             reload_before_end: true,
+            target_only: true,
+            change_by_revision: true,
+            read_at_start: true,
+            copy_of_primary: true,
+            copy_obeys_fence: true,
             catch_up_before_end: true,
             receiver_gone_first: true,
             fenced_until_next_epoch: true,
@@ -68,7 +83,6 @@ pub enum Action {
     Stream(u8),
     SendAck(u8),
     ReceiveAck(u8),
-    TellClient(u8),
     OrderFence(u8),
     CommitFence(u8),
     Unfence(u8),
@@ -81,8 +95,12 @@ pub enum Action {
     GrantToLast(u8),
     Promote(Set),
     Widen(Set),
-    Reload(Set),
+    Configure(Set),
+    ProposeNarrow(Set),
     Narrow(Set),
+    RestartHolder,
+    CatchUp,
+    Copy { to: u8, from: u8 },
 }
 
 type Next<const N: usize> = Vec<(Action, State<N>)>;
@@ -102,21 +120,47 @@ pub struct Synchrony<const N: usize> {
     pub is_silent: bool,
     /// A primary changes its set, not only a take-over.
     pub changes: bool,
+    /// Restarts of the holder's daemon.
+    pub restarts: u8,
+    /// Data directories of standbys that are replaced.
+    pub copies: u8,
 }
 
 impl<const N: usize> Synchrony<N> {
-    /// What was acknowledged must be in the newest primary, or in the highest candidate to come.
+    /// What was acknowledged must be in the node that was promoted last.
     fn judge(s: &mut State<N>) {
-        let newest = (0..N).max_by_key(|i| s.nodes[*i].primary).unwrap_or(0);
-        if s.nodes[newest].primary == 0 {
-            return;
-        }
-        for p in 0..N {
-            let mut told = s.nodes[p].log;
-            told.cut(s.nodes[p].told);
-            if !s.nodes[newest].log.starts_with(&told) {
+        let newest = s.nodes[usize::from(s.newest)].log;
+        for n in s.nodes.iter().filter(|n| n.told > n.exempt) {
+            let mut told = n.log;
+            told.cut(n.told);
+            if !newest.starts_with(&told) {
                 s.broken = 1;
             }
+        }
+    }
+
+    /// Makes states equal that differ in nothing which can still matter.
+    fn settle(&self, t: &mut State<N>) {
+        let primaries = t.nodes.map(|n| n.primary);
+        for n in t.nodes.iter_mut() {
+            if n.primary == 0 {
+                (n.counted, n.mark) = ([0; N], 0);
+            }
+            if n.flight.0 != NOBODY && primaries[usize::from(n.flight.0)] == 0 {
+                n.flight = (NOBODY, 0);
+            }
+            if n.ordered.0 < t.epoch {
+                n.ordered = (0, (0, 0));
+            }
+            if n.fenced < t.epoch && self.rules.fenced_until_next_epoch {
+                n.fenced = 0;
+            }
+        }
+        if t.late == UNUSED {
+            t.late_mark = 0;
+        }
+        if t.restarts >= self.restarts && !t.is_behind {
+            t.before = t.sets;
         }
     }
 
@@ -138,6 +182,7 @@ impl<const N: usize> Model for Synchrony<N> {
             mark: 0,
             counted: [0; N],
             told: 0,
+            exempt: 0,
             upstream: 0,
             fenced: 0,
             flight: (NOBODY, 0),
@@ -147,7 +192,22 @@ impl<const N: usize> Model for Synchrony<N> {
         nodes[0] = Node { primary: 1, active: self.first, upstream: NOBODY, ..standby };
         let mut sets = [UNUSED; SETS];
         sets[0] = self.first;
-        State { epoch: 1, holder: 0, vacant: false, sets, next: UNUSED, fences: [None; N], nodes, broken: 0 }
+        State {
+            epoch: 1,
+            holder: 0,
+            vacant: false,
+            sets,
+            before: sets,
+            late: UNUSED,
+            late_mark: 0,
+            newest: 0,
+            is_behind: false,
+            restarts: 0,
+            copies: 0,
+            fences: [None; N],
+            nodes,
+            broken: 0,
+        }
     }
 
     fn next(&self, s: &State<N>, out: &mut Next<N>) {
@@ -166,7 +226,11 @@ impl<const N: usize> Model for Synchrony<N> {
                 out.push((Action::ReceiveAck(i as u8), t));
             }
         }
-        self.promote(s, out);
+        self.holder(s, out);
+        for (_, t) in out.iter_mut() {
+            self.tell_clients(t);
+            self.settle(t);
+        }
     }
 
     fn broken(&self, s: &State<N>) -> Option<&'static str> {

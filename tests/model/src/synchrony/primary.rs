@@ -12,17 +12,6 @@ impl<const N: usize> Synchrony<N> {
             t.nodes[p].log.push(n.primary);
             out.push((Action::Write(id), t));
         }
-        let is_acknowledged = |len: &u8| count(n.active.names, |i| n.counted[i] >= *len) >= n.active.needed;
-        if let Some(len) = (n.told + 1..=n.log.len).rev().find(is_acknowledged) {
-            // What a primary acknowledges alone while it holds the lease may be lost with it: asynchronous.
-            let is_promised = !n.active.is_asynchronous() || n.primary < s.epoch;
-            if is_promised {
-                let mut t = *s;
-                t.nodes[p].told = len;
-                Self::judge(&mut t);
-                out.push((Action::TellClient(id), t));
-            }
-        }
         if n.primary < s.epoch {
             let mut t = *s;
             t.nodes[p].primary = 0;
@@ -31,58 +20,64 @@ impl<const N: usize> Synchrony<N> {
             out.push((Action::StopOld(id), t));
             return;
         }
-        self.change(s, p, out);
+        self.configure(s, p, out);
+        self.end_change(s, p, out);
         if self.is_silent {
             let mut t = *s;
             t.nodes[p].primary = 0;
             t.nodes[p].upstream = NOBODY;
-            t.next = UNUSED;
             out.push((Action::Expire(id), t));
-            t.vacant = true;
+            (t.vacant, t.late) = (true, UNUSED);
             out.push((Action::Release(id), t));
         }
     }
 
-    /// The two-phase change of the synchronous set.
-    fn change(&self, s: &State<N>, p: usize, out: &mut Next<N>) {
-        let n = &s.nodes[p];
-        if s.next == UNUSED && self.changes && s.in_force().count() == 1 {
-            for set in self.usable(p).filter(|set| *set != n.active) {
-                let mut t = *s;
-                t.next = set;
-                if !self.rules.widen_first || t.widen(set) {
-                    out.push((Action::Widen(set), t));
+    /// Clients are told at once: that promises the most.
+    pub(super) fn tell_clients(&self, s: &mut State<N>) {
+        for p in 0..N {
+            let n = &s.nodes[p];
+            let is_acknowledged =
+                |len: &u8| count(n.active.names, |i| n.counted[i] >= *len) >= n.active.needed;
+            // What a primary acknowledges alone while it holds the lease may be lost with it: asynchronous.
+            let is_promised = !n.active.is_asynchronous() || n.primary < s.epoch;
+            if n.primary > 0 && is_promised {
+                let told = (n.told + 1..=n.log.len).rev().find(is_acknowledged);
+                if let Some(len) = told {
+                    s.nodes[p].told = len;
+                    Self::judge(s);
                 }
             }
         }
-        if s.next == UNUSED {
-            return;
+    }
+
+    /// PostgreSQL goes to another set.
+    fn configure(&self, s: &State<N>, p: usize, out: &mut Next<N>) {
+        let active = s.nodes[p].active;
+        let mut choices = vec![s.target()];
+        if !self.rules.target_only {
+            choices = s.in_force().collect();
         }
-        if n.active != s.next {
+        if !self.rules.widen_first && self.changes {
+            choices = self.usable(p).collect();
+        }
+        for set in choices.into_iter().filter(|set| *set != active) {
             let mut t = *s;
-            (t.nodes[p].active, t.nodes[p].mark) = (s.next, n.log.len);
-            out.push((Action::Reload(s.next), t));
+            (t.nodes[p].active, t.nodes[p].mark) = (set, t.nodes[p].log.len);
+            out.push((Action::Configure(set), t));
         }
-        let uses = n.active == s.next || !self.rules.reload_before_end;
+    }
+
+    /// The second phase of a change: the old sets leave.
+    fn end_change(&self, s: &State<N>, p: usize, out: &mut Next<N>) {
+        let n = &s.nodes[p];
+        let target = s.target();
+        let uses = n.active == target || !self.rules.reload_before_end;
         let has_flushed = |i: usize| n.counted[i] >= n.mark;
-        let is_covered = count(s.next.names, has_flushed) >= s.next.needed || !self.rules.catch_up_before_end;
-        if uses && is_covered {
+        let is_covered = count(target.names, has_flushed) >= target.needed || !self.rules.catch_up_before_end;
+        if uses && is_covered && s.late != target && s.in_force().count() > 1 {
             let mut t = *s;
-            t.narrow(s.next);
-            if s.next.is_asynchronous() {
-                // From here on the operator has it so that a take-over may lose commits.
-                t.nodes.iter_mut().for_each(|node| node.told = 0);
-            }
-            if self.rules.reload_before_end {
-                t.next = UNUSED;
-            }
-            if !s.next.is_asynchronous() && n.active == s.next {
-                // From here on nothing before the change may be lost, whoever acknowledged it.
-                let m = &mut t.nodes[p];
-                m.told = m.told.max(n.mark);
-                Self::judge(&mut t);
-            }
-            out.push((Action::Narrow(s.next), t));
+            (t.late, t.late_mark) = (target, n.mark);
+            out.push((Action::ProposeNarrow(target), t));
         }
     }
 }

@@ -15,7 +15,8 @@ impl<const N: usize> Synchrony<N> {
             let common = n.log.common(&up);
             let m = &mut t.nodes[i];
             m.log.cut(common);
-            (m.upstream, m.counted, m.told) = (s.holder, [0; N], m.told.min(common));
+            (m.upstream, m.counted) = (s.holder, [0; N]);
+            (m.told, m.exempt) = (m.told.min(common), m.exempt.min(common));
             out.push((Action::Follow(id), t));
         }
         if !self.rules.fenced_until_next_epoch && n.fenced > 0 && n.upstream == NOBODY && s.holder != id {
@@ -30,8 +31,30 @@ impl<const N: usize> Synchrony<N> {
             t.fences[i] = Some(position);
             out.push((Action::CommitFence(id), t));
         }
+        self.copy(s, i, out);
         self.order_fence(s, i, out);
         self.take_over(s, i, out);
+    }
+
+    /// The data directory is thrown away; the next one is a copy of another node's. Until it is complete, nothing runs.
+    fn copy(&self, s: &State<N>, i: usize, out: &mut Next<N>) {
+        let n = &s.nodes[i];
+        let is_named = s.in_force().any(|set| set.names & 1 << i != 0);
+        let is_fenced = n.fenced >= s.epoch && self.rules.copy_obeys_fence;
+        if is_fenced || s.copies >= self.copies || usize::from(s.holder) == i || n.told > 0 {
+            return;
+        }
+        for from in (0..N).filter(|from| *from != i && s.nodes[*from].log != n.log) {
+            let is_primary = usize::from(s.holder) == from && s.nodes[from].primary == s.epoch;
+            if is_primary || !is_named || !self.rules.copy_of_primary {
+                let mut t = *s;
+                t.copies += 1;
+                let m = &mut t.nodes[i];
+                (m.log, m.upstream, m.flight) = (s.nodes[from].log, NOBODY, (NOBODY, 0));
+                t.nodes.iter_mut().for_each(|other| other.counted[i] = 0);
+                out.push((Action::Copy { to: i as u8, from: from as u8 }, t));
+            }
+        }
     }
 
     fn stream(&self, s: &State<N>, i: usize, out: &mut Next<N>) {
@@ -39,10 +62,16 @@ impl<const N: usize> Synchrony<N> {
         let up = &s.nodes[usize::from(n.upstream)];
         if up.primary > 0 && up.log.len > n.log.len && up.log.starts_with(&n.log) {
             let mut t = *s;
-            t.nodes[i].log.push(up.log.tags[usize::from(n.log.len)]);
+            let m = &mut t.nodes[i];
+            m.log.push(up.log.tags[usize::from(n.log.len)]);
+            // At once, unless an acknowledgement to another primary is still on its way.
+            if m.flight.0 == NOBODY || m.flight.0 == n.upstream {
+                m.flight = (n.upstream, m.log.len);
+            }
             out.push((Action::Stream(i as u8), t));
         }
-        if n.flight != (n.upstream, n.log.len) && up.primary > 0 {
+        let is_sent = n.flight == (n.upstream, n.log.len) || up.counted[i] >= n.log.len;
+        if !is_sent && up.primary > 0 {
             let mut t = *s;
             t.nodes[i].flight = (n.upstream, n.log.len);
             out.push((Action::SendAck(i as u8), t));

@@ -76,6 +76,8 @@ pub struct Node<const N: usize> {
     pub counted: [u8; N],
     /// The length acknowledged to clients which must not be lost.
     pub told: u8,
+    /// Up to here acknowledged commits may be lost: the group agreed on the asynchronous set alone.
+    pub exempt: u8,
     /// Whom it follows.
     pub upstream: u8,
     /// Durable: follows nobody of an epoch up to this one.
@@ -93,10 +95,20 @@ pub struct State<const N: usize> {
     pub holder: u8,
     /// Nobody holds the lease; `holder` held it last.
     pub vacant: bool,
-    /// In force, sorted; unused places last.
+    /// In force; unused places last. PostgreSQL may go to the last one in use: the target.
     pub sets: [Set; SETS],
-    /// A change under way, or the first set of a holder that is to be promoted.
-    pub next: Set,
+    /// The sets before the last change.
+    pub before: [Set; SETS],
+    /// The end of a change proposed, of unknown outcome.
+    pub late: Set,
+    /// The length which that end found flushed.
+    pub late_mark: u8,
+    /// The node promoted last.
+    pub newest: u8,
+    /// The holder's daemon restarted and has not read what was agreed.
+    pub is_behind: bool,
+    pub restarts: u8,
+    pub copies: u8,
     pub fences: [Option<(u8, u8)>; N],
     pub nodes: [Node<N>; N],
     pub broken: u8,
@@ -107,21 +119,28 @@ impl<const N: usize> State<N> {
         self.sets.iter().copied().filter(|set| *set != UNUSED)
     }
 
-    /// False: no place is left.
-    pub fn widen(&mut self, set: Set) -> bool {
-        if self.in_force().any(|known| known == set) {
-            return true;
-        }
-        let free = self.sets.iter_mut().find(|place| **place == UNUSED);
-        let has_place = free.is_some();
-        if let Some(place) = free {
-            *place = set;
-        }
-        self.sets.sort_unstable_by_key(|set| (*set == UNUSED, *set));
-        has_place
+    /// The set to which PostgreSQL may go, as the holder knows it.
+    pub fn target(&self) -> Set {
+        let sets = if self.is_behind { &self.before } else { &self.sets };
+        sets.iter().copied().rfind(|set| *set != UNUSED).unwrap_or(ALONE)
     }
 
+    /// The set becomes the target. False: no place is left.
+    pub fn widen(&mut self, set: Set) -> bool {
+        let others: Vec<Set> = self.in_force().filter(|known| *known != set).collect();
+        if others.len() >= SETS {
+            return false;
+        }
+        self.before = self.sets;
+        self.sets = [UNUSED; SETS];
+        self.sets[..others.len()].copy_from_slice(&others);
+        self.sets[others.len()] = set;
+        true
+    }
+
+    /// Only this set is left.
     pub fn narrow(&mut self, set: Set) {
+        self.before = self.sets;
         self.sets = [UNUSED; SETS];
         self.sets[0] = set;
     }
