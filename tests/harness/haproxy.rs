@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use tokio::net::TcpStream;
 
 use super::cluster::Cluster;
 use super::{ports, tools, wait};
 
-const START_LIMIT: Duration = Duration::from_secs(10);
+/// Enough for a machine that reads the program from disk for the first time and is busy.
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running HAProxy.
 #[derive(Debug)]
@@ -29,21 +31,36 @@ impl HaProxy {
     pub(crate) async fn start(cluster: &Cluster, read_write: u16, read_only: u16) -> Result<Self> {
         let path: PathBuf = cluster.directory().join("haproxy.cfg");
         fs::write(&path, config(cluster, read_write, read_only)).context("writing haproxy.cfg")?;
-        let log = fs::File::create(cluster.directory().join("haproxy.log")).context("making haproxy.log")?;
+        let log_path = cluster.directory().join("haproxy.log");
+        let log = fs::File::create(&log_path).context("making haproxy.log")?;
         let mut command = Command::new(tools::haproxy()?);
         command.arg("-db").arg("-f").arg(&path).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        // HAProxy returns to where it was started, and another user may not enter a repository below /root.
+        command.current_dir(cluster.directory());
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         if let Some(user) = &cluster.user {
             user.run(&mut command);
         }
         let process = command.spawn().context("starting haproxy")?;
-        let proxy = Self { read_write, read_only, process };
-        wait::until_true("HAProxy to listen", START_LIMIT, async || {
-            !ports::is_free(read_write) && !ports::is_free(read_only)
-        })
-        .await?;
+        let mut proxy = Self { read_write, read_only, process };
+        let said = || fs::read_to_string(&log_path).unwrap_or_default();
+        let listening = wait::until("HAProxy to listen", START_LIMIT, async || {
+            if let Ok(Some(status)) = proxy.process.try_wait() {
+                return Ok(Err(anyhow!("HAProxy ended with {status}")));
+            }
+            match listens(read_write).await && listens(read_only).await {
+                true => Ok(Ok(())),
+                false => Err("not yet".to_owned()),
+            }
+        });
+        listening.await.flatten().with_context(|| format!("starting HAProxy, which says: {}", said()))?;
         Ok(proxy)
     }
+}
+
+/// Asks by connecting: a look that took the port for a moment could be what keeps HAProxy from it.
+async fn listens(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).await.is_ok()
 }
 
 impl Drop for HaProxy {
