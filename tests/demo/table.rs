@@ -48,7 +48,8 @@ impl Screen {
         let mut out = std::io::stdout().lock();
         // Up to the first line of the last picture, then everything anew.
         let up = if self.drawn_lines > 0 { format!("\x1b[{}A", self.drawn_lines) } else { String::new() };
-        let picture: String = lines.iter().map(|line| format!("\x1b[2K{line}\n")).collect();
+        // A line that is wider than the terminal is cut by it: wrapped, it would be more lines than are gone up by.
+        let picture: String = lines.iter().map(|line| format!("\x1b[2K\x1b[?7l{line}\x1b[?7h\n")).collect();
         // A terminal that went away ends the demo by its signal.
         drop(out.write_all((up + "\r" + &picture).as_bytes()).and_then(|()| out.flush()));
         self.drawn_lines = lines.len();
@@ -73,7 +74,13 @@ async fn rows(cluster: &Cluster) -> Vec<[String; 6]> {
 
 /// A node that is in no table yet says in its log what it is about.
 fn last_word(line: &str) -> String {
-    const WIDTH: usize = 70;
+    const WIDTH: usize = 50;
     let message = line.split_once(": ").map_or(line, |(_, message)| message);
-    if message.is_empty() { "starting".to_owned() } else { message.chars().take(WIDTH).collect() }
+    // Which rule decided is for readers of the log.
+    let message = message.split_once(" (rule ").map_or(message, |(message, _)| message);
+    if message.is_empty() {
+        return "starting".to_owned();
+    }
+    let more = if message.chars().count() > WIDTH { "…" } else { "" };
+    message.chars().take(WIDTH).collect::<String>() + more
 }
