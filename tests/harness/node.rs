@@ -11,10 +11,13 @@ use rustix::process::Signal;
 
 use super::tools::Tools;
 use super::user::User;
-use super::{ports, processes, rest, wait};
+use super::{clock, ports, processes, rest, wait};
 
 /// A clean stop includes PostgreSQL's shutdown checkpoint.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
+/// An immediate shutdown takes a moment.
+const LAST_MOMENT: Duration = Duration::from_secs(3);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The superuser of the test clusters.
 pub(crate) const SUPERUSER: &str = "postgres";
@@ -277,6 +280,22 @@ postgresql:
         Ok(())
     }
 
+    /// Ends all for good. Shared memory outlives the kill of a postmaster, so it may remove its own first.
+    fn end(&mut self) -> Result<()> {
+        self.kill_daemon()?;
+        let running =
+            || processes::of_node(&self.directory).into_iter().filter(|it| it.program == "postgres");
+        let postmaster = self.postmaster_pid().ok();
+        if let Some(postmaster) = running().find(|process| Some(process.pid) == postmaster) {
+            processes::signal(postmaster.pid, Signal::QUIT)?;
+            let begin = clock::now();
+            while running().next().is_some() && begin.elapsed() < LAST_MOMENT {
+                std::thread::sleep(LOOK);
+            }
+        }
+        self.kill_everything()
+    }
+
     /// SIGKILL to the daemon alone.
     pub(crate) fn kill_daemon(&mut self) -> Result<()> {
         if let Some(mut child) = self.daemon.take() {
@@ -327,7 +346,7 @@ postgresql:
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if let Err(error) = self.kill_everything() {
+        if let Err(error) = self.end() {
             tracing::warn!("{} could not be ended: {error:#}", self.name);
         }
     }

@@ -278,7 +278,21 @@ impl Direct {
 }
 
 impl Drop for Direct {
+    /// Shared memory outlives the kill of a postmaster, so it may remove its own first.
     fn drop(&mut self) {
+        if self.ended().is_none() {
+            let pid = self.child.lock().expect("lock").as_ref().map(Child::id);
+            let pid = pid.and_then(|pid| rustix::process::Pid::from_raw(i32::try_from(pid).ok()?));
+            if let Some(pid) = pid {
+                rustix::process::kill_process(pid, rustix::process::Signal::QUIT).ok();
+            }
+            for _ in 0..100 {
+                if self.ended().is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         self.kill_all();
     }
 }
