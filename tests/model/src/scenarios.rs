@@ -56,6 +56,7 @@ const PLAIN: Bounds = Bounds {
     deaths: 0,
     power: false,
     renew: false,
+    two_rounds: false,
     release: false,
     transfer: false,
     fence: false,

@@ -10,6 +10,7 @@ impl<const N: usize> Lease<N> {
         let longest = self.longest();
         let n = &mut t.nodes[i];
         n.alive = true;
+        n.older = Round::default();
         (n.round, n.ask, n.won, n.resuming, n.proposed) = (Round::default(), Ask::default(), 0, 0, 0);
         n.quiet = if self.rules.quiet_from_start { 0 } else { longest };
         let promises = self.bounds.failsafe != 0 && self.rules.promise_from_start;

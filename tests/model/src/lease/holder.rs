@@ -19,11 +19,15 @@ impl<const N: usize> Lease<N> {
     pub(super) fn holder_actions(&self, s: &State<N>, i: usize, out: &mut Next<N>) {
         let id = i as u8;
         let n = &s.nodes[i];
-        self.win(s, i, out);
+        self.win(s, i, s.nodes[i].round, out);
+        self.win(s, i, s.nodes[i].older, out);
         let r = s.view(i);
         if self.acts(s, i).is_some() && (n.round.epoch != r.epoch || n.round.age > 0) {
             let mut t = *s;
             let at = if self.rules.voters_in_epoch { 0 } else { n.applied };
+            if self.bounds.two_rounds && n.round.epoch != r.epoch {
+                t.nodes[i].older = n.round;
+            }
             t.nodes[i].round = Round { epoch: r.epoch, age: 0, voters: r.voters, ttl: r.ttl, acks: 0, at };
             out.push((Action::Send(id), t));
         }
@@ -43,9 +47,8 @@ impl<const N: usize> Lease<N> {
         self.renewals(s, i, r, out);
     }
 
-    fn win(&self, s: &State<N>, i: usize, out: &mut Next<N>) {
+    fn win(&self, s: &State<N>, i: usize, round: Round, out: &mut Next<N>) {
         let n = &s.nodes[i];
-        let round = n.round;
         if round.epoch == 0 || round.epoch <= n.given_up || !n.alive || !is_majority(round.voters, round.acks)
         {
             return;
@@ -58,7 +61,10 @@ impl<const N: usize> Lease<N> {
         let age = if self.rules.count_from_send { round.age } else { 0 };
         let mut t = *s;
         let m = &mut t.nodes[i];
-        (m.won, m.under, m.round) = (round.epoch, round.epoch, Round::default());
+        (m.won, m.under, m.older) = (round.epoch, round.epoch, Round::default());
+        if round == m.round {
+            m.round = Round::default();
+        }
         let deadline = round.ttl.saturating_sub(margin + age);
         m.by_promises &= deadline < m.deadline;
         m.deadline = m.deadline.max(deadline);
@@ -95,7 +101,7 @@ impl<const N: usize> Lease<N> {
                 m.silence();
             }
             if self.rules.give_up_recorded {
-                (m.given_up, m.round) = (r.epoch, Round::default());
+                (m.given_up, m.round, m.older) = (r.epoch, Round::default(), Round::default());
             }
             if t.propose(command) {
                 out.push((Action::Stop { then: command }, t));

@@ -92,9 +92,11 @@ impl<const N: usize> Lease<N> {
             }
             n.quiet = (n.quiet + 1).min(longest);
             n.promise = n.promise.saturating_sub(1);
-            n.round.age += u8::from(n.round.epoch > 0);
-            if n.round.age >= longest {
-                n.round = Round::default();
+            for round in [&mut n.round, &mut n.older] {
+                round.age += u8::from(round.epoch > 0);
+                if round.age >= longest {
+                    *round = Round::default();
+                }
             }
             n.ask.age += u8::from(n.ask.epoch > 0);
             if n.ask.age >= longest {
@@ -218,6 +220,7 @@ impl<const N: usize> Model for Lease<N> {
             deadline: 0,
             disarmed: false,
             round: Round::default(),
+            older: Round::default(),
             mute: 0,
             resuming: 0,
             promise: 0,

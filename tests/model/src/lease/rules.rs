@@ -149,6 +149,8 @@ pub struct Bounds {
     pub power: bool,
     /// New epochs for the same holder.
     pub renew: bool,
+    /// Answers to a round count although another one was sent in a later epoch.
+    pub two_rounds: bool,
     pub release: bool,
     pub transfer: bool,
     pub fence: bool,

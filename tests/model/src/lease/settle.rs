@@ -45,6 +45,7 @@ impl<const N: usize> Lease<N> {
                 n.applied = s.len - 1 - from;
             }
             n.round.at = n.round.at.saturating_sub(from);
+            n.older.at = n.older.at.saturating_sub(from);
         }
         if from > 0 {
             t.len -= from;
@@ -59,13 +60,15 @@ impl<const N: usize> Lease<N> {
         let named = |epoch: u8| Some(epoch).filter(|epoch| *epoch > 0);
         let mut oldest = t.log[0].epoch;
         for n in t.nodes.iter_mut() {
-            if n.round.epoch <= n.given_up || !n.alive {
-                n.round = Round::default();
+            for round in [&mut n.round, &mut n.older] {
+                if round.epoch <= n.given_up || !n.alive {
+                    *round = Round::default();
+                }
             }
             if n.ask.epoch <= n.given_up || !n.alive {
                 n.ask = Ask::default();
             }
-            let asked = named(n.round.epoch).into_iter().chain(named(n.ask.epoch));
+            let asked = [n.round.epoch, n.older.epoch, n.ask.epoch].into_iter().filter_map(named);
             oldest = asked.fold(oldest, u8::min);
         }
         for command in t.pending.iter().filter(|command| **command != Command::Nil) {
@@ -111,6 +114,7 @@ fn lower_epochs<const N: usize>(t: &mut State<N>, by: u8) {
             &mut n.won,
             &mut n.under,
             &mut n.round.epoch,
+            &mut n.older.epoch,
             &mut n.mute,
             &mut n.resuming,
             &mut n.ask.epoch,

@@ -108,6 +108,8 @@ pub struct Node {
     /// The guard lets PostgreSQL run without a deadline.
     pub disarmed: bool,
     pub round: Round,
+    /// A round of an earlier epoch, to which answers may still come.
+    pub older: Round,
     /// Fenced by its synchronous standbys: acknowledges nothing in epochs up to this one.
     pub mute: u8,
     /// Volatile: the pinned epoch which it wants to end.

@@ -58,6 +58,7 @@ fn renewals() -> Vec<Scenario> {
         sound::<3>("lease: core", Bounds { epochs: 3, ..SLOW }),
         sound::<3>("lease: restart", RESTART),
         sound::<3>("lease: new epochs", RENEW),
+        sound::<3>("lease: new epochs, answers to old rounds", Bounds { two_rounds: true, ..RENEW }),
         sound::<3>("lease: ttl", TTL),
         sound::<3>("lease: hand over", HAND_OVER),
         sound::<3>("lease: reboot", REBOOT),
@@ -94,6 +95,7 @@ fn voters() -> Vec<Scenario> {
         }),
         mutant::<3>("voters mutant: 1-2-3, two at once", GROW, |r| r.one_voter_at_a_time = false),
         sound::<3>("voters: 1-2-3", GROW),
+        sound::<3>("voters: 1-2-3, answers to old rounds", Bounds { two_rounds: true, ..GROW }),
         sound::<3>("voters: 1-2-3, ttl 2", Bounds { ttls: (2, 2), ..GROW }),
         sound::<3>(
             "voters: 1-2-3, ttl 2, any number of epochs",
