@@ -20,8 +20,6 @@ use crate::postgres::Postgres;
 
 /// A voter which has not answered a close after this time is asked again.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(400);
-/// How long fresh reports are waited for: a silent member counts as unknown.
-const REPORT_PATIENCE: Duration = Duration::from_millis(200);
 /// A short action on PostgreSQL may take this long.
 const SHORT_ACTION: Duration = Duration::from_secs(2);
 
@@ -52,7 +50,7 @@ impl Agent {
                 Ok(())
             }
             Action::AskPeers => {
-                self.parts.group.ask_reports(REPORT_PATIENCE).await;
+                self.parts.group.exchange_reports_soon();
                 Ok(())
             }
         }

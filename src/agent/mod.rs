@@ -37,6 +37,8 @@ use view::View;
 
 /// The longest time between observations, whatever `loop_wait` says: reports of positions must stay young.
 const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
+/// Whoever looks again so soon may be waiting for another member's report.
+const WAITS_FOR_REPORTS: Duration = Duration::from_millis(200);
 /// How long a clean stop goes on trying to give the lease back once PostgreSQL is stopped.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -87,6 +89,8 @@ pub struct Agent {
     /// What the present guard tells; one receiver for its whole life, so that nothing it told is told again.
     guard_news: Option<watch::Receiver<News>>,
     logged: String,
+    /// What of the last report others may be waiting for: PostgreSQL runs, in recovery, its stream ended, it ends.
+    reported: Option<(bool, Option<bool>, bool, bool)>,
     guard_trouble: String,
     views: Option<watch::Sender<Arc<View>>>,
     consensus_seen: Option<SystemTime>,
@@ -112,6 +116,7 @@ impl Agent {
             wake,
             guard_news: None,
             logged: String::new(),
+            reported: None,
             guard_trouble: String::new(),
             views: None,
             consensus_seen: None,
@@ -180,9 +185,12 @@ impl Agent {
             }
         };
         let stopping = self.shutting_down_since.is_some();
+        // Reports come in several times a second: they are looked at as they come only while something is under way.
+        let is_waiting = pause <= WAITS_FOR_REPORTS;
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = self.wake.notified() => {}
+            () = self.parts.group.report_received(), if is_waiting => {}
             _ = changes.changed() => {}
             _ = guard_news => {}
             _ = stop.changed(), if !stopping => {}
@@ -231,6 +239,10 @@ impl Agent {
     fn publish(&mut self, observation: &Observation, decision: &Decision) {
         let mut report = ha::own_report(observation);
         decision.state.as_str().clone_into(&mut report.state);
+        let news = (report.is_running, report.is_in_recovery, report.stream_ended, report.shutting_down);
+        if self.reported.replace(news) != Some(news) {
+            self.parts.group.exchange_reports_soon();
+        }
         match serde_json::to_vec(&report) {
             Ok(bytes) => self.parts.group.publish_report(bytes),
             Err(error) => warn!("this node's report cannot be written: {error}"),

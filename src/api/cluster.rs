@@ -5,7 +5,7 @@ use pgherd_raft::model::{Lsn, Member, MemberId, MemberKind};
 use serde_json::{Map, Value, json};
 
 use super::reply::Reply;
-use super::standing::Standing;
+use super::standing::{Standing, SyncRole};
 use super::status::{self, PostgresState};
 use crate::ha::{REPORT_FRESH, streams};
 
@@ -55,7 +55,13 @@ fn row(standing: &Standing, id: MemberId, member: &Member) -> Value {
         row.insert(key.to_owned(), value);
     };
     put("name", json!(member.name));
-    put("role", json!(if is_leader { "leader" } else { "replica" }));
+    let role = match standing.sync_role(id) {
+        _ if is_leader => "leader",
+        Some(SyncRole::Sync) => "sync_standby",
+        Some(SyncRole::Quorum) => "quorum_standby",
+        None => "replica",
+    };
+    put("role", json!(role));
     put("state", json!(known.state));
     if let Some(url) = &member.api_url {
         put("api_url", json!(format!("{}/patroni", url.trim_end_matches('/'))));

@@ -2,7 +2,7 @@
 
 use pgherd_raft::model::TagValue;
 
-use super::standing::Standing;
+use super::standing::{Standing, SyncRole};
 
 /// The limit without `?lag=` on `/readiness` is `maximum_lag_on_failover`, on the others there is none.
 const NO_LIMIT: u64 = u64::MAX;
@@ -11,20 +11,26 @@ const NO_LIMIT: u64 = u64::MAX;
 pub(super) fn is_well(standing: &Standing, path: &str, query: &str) -> bool {
     let has = |word: &str| path.contains(word);
     let replica = || is_replica(standing, query);
+    let in_role = |role: Option<SyncRole>| standing.own_sync_role() == role && replica();
     if has("standby_leader") || has("standby-leader") {
         false
     } else if has("leader") || has("master") || has("primary") || has("read-write") || path == "/" {
-        standing.is_primary()
+        standing.takes_clients()
     } else if has("replica") {
         replica()
     } else if has("read-only") && !has("sync") && !has("quorum") {
-        (standing.is_primary() && has_tags(standing, query)) || replica()
+        (standing.takes_clients() && has_tags(standing, query)) || replica()
     } else if has("health") {
         standing.is_running() && has_tags(standing, query)
     } else {
         match path.trim_start_matches('/') {
-            "read-only-sync" | "read-only-synchronous" | "read-only-quorum" => standing.is_primary(),
-            "async" | "asynchronous" => replica(),
+            "sync" | "synchronous" => in_role(Some(SyncRole::Sync)),
+            "quorum" => in_role(Some(SyncRole::Quorum)),
+            "async" | "asynchronous" => in_role(None),
+            "read-only-sync" | "read-only-synchronous" => {
+                standing.takes_clients() || in_role(Some(SyncRole::Sync))
+            }
+            "read-only-quorum" => standing.takes_clients() || in_role(Some(SyncRole::Quorum)),
             _ => false,
         }
     }
@@ -32,7 +38,7 @@ pub(super) fn is_well(standing: &Standing, path: &str, query: &str) -> bool {
 
 /// `/readiness`: the primary, or a standby which streams and does not lie behind.
 pub(super) fn is_ready(standing: &Standing, query: &str) -> bool {
-    if standing.is_primary() {
+    if standing.takes_clients() {
         return true;
     }
     let default = standing.view.observation.policy.maximum_lag_on_failover;

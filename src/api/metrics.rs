@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 
 use super::reply::Reply;
-use super::standing::Standing;
+use super::standing::{Standing, SyncRole};
 use super::status::{self, PostgresState};
 use crate::ha::{Server, streams};
 use crate::metrics::{self, Page};
@@ -32,8 +32,8 @@ fn as_patroni(page: &mut Page, standing: &Standing) {
     page.sample(metrics::XLOG_LOCATION, primary.map_or(0, |server| server.position.lsn.0));
     page.flag(metrics::STANDBY_LEADER, false);
     page.flag(metrics::REPLICA, role == "replica");
-    page.flag(metrics::SYNC_STANDBY, false);
-    page.flag(metrics::QUORUM_STANDBY, false);
+    page.flag(metrics::SYNC_STANDBY, standing.own_sync_role() == Some(SyncRole::Sync));
+    page.flag(metrics::QUORUM_STANDBY, standing.own_sync_role() == Some(SyncRole::Quorum));
     page.sample(metrics::XLOG_RECEIVED_LOCATION, standby.map_or(0, |server| server.position.lsn.0));
     let replayed = standby.and_then(|server| server.replayed).unwrap_or_default();
     page.sample(metrics::XLOG_REPLAYED_LOCATION, replayed.0);

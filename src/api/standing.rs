@@ -4,14 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_raft::RenewerFacts;
-use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::lease::{BootTime, Licence, patience};
 use pgherd_raft::model::{Lsn, MemberId};
 
 use crate::agent::view::View;
-use crate::ha::{Process, SERVER_FRESH, Server, State, streams};
+use crate::ha::{Process, SERVER_FRESH, Server, State, SyncMode, streams};
 
 /// The agent observes about each second. A view older than this says nothing about a stream any more.
 const VIEW_FRESH: Duration = Duration::from_secs(5);
+
+/// What a standby is to the primary's commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SyncRole {
+    /// Synchronous mode `on`, and in a set in force.
+    Sync,
+    /// Synchronous mode `quorum`, and in a set in force.
+    Quorum,
+}
 
 /// A view at the moment of an answer.
 #[derive(Clone, Debug)]
@@ -56,6 +65,39 @@ impl Standing {
             (None, state) => state == State::Primary && self.is_running(),
         };
         self.licence.is_some() && is_writable
+    }
+
+    /// Is this the primary as far as clients may be told? Where synchronous standbys can silence a holder before its lease
+    /// ends, a holder that renewed nothing for their patience may have been replaced: it runs on, but is not recommended.
+    pub(super) fn takes_clients(&self) -> bool {
+        let observation = &self.view.observation;
+        let may_be_silenced =
+            observation.policy.sync.fast_failover && observation.cluster.synchrony.can_silence();
+        let ttl =
+            observation.cluster.lease.tenure.as_ref().map(|tenure| Duration::from_millis(tenure.ttl_ms));
+        let patience = patience(ttl.unwrap_or(observation.policy.ttl));
+        let is_recent = self.licence.is_some_and(|won| self.now.since(won.sent) <= patience);
+        self.is_primary() && (is_recent || !may_be_silenced)
+    }
+
+    /// What a member is to the holder's commits, as the replicated sets and the mode say; none: nothing.
+    pub(super) fn sync_role(&self, id: MemberId) -> Option<SyncRole> {
+        let observation = &self.view.observation;
+        let name = &observation.cluster.members.get(&id)?.name;
+        if self.holder() == Some(id) || !observation.cluster.synchrony.includes(name) {
+            return None;
+        }
+        match observation.policy.sync.mode {
+            SyncMode::Off => None,
+            SyncMode::On => Some(SyncRole::Sync),
+            SyncMode::Quorum => Some(SyncRole::Quorum),
+        }
+    }
+
+    /// The same of this node, while PostgreSQL is a standby.
+    pub(super) fn own_sync_role(&self) -> Option<SyncRole> {
+        let is_standby = self.server().is_some_and(|server| server.is_in_recovery);
+        self.sync_role(self.view.observation.me).filter(|_| is_standby)
     }
 
     /// A standby which streams, as far as a fresh answer of the server says.

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pgherd_raft::model::Tags;
 use serde_json::{Map, Value, json};
 
-use super::standing::Standing;
+use super::standing::{Standing, SyncRole};
 use crate::ha::{ControlState, DataDir, JobKind, Process, Server, State, streams};
 
 /// PostgreSQL's state in Patroni's words, and its number in `patroni_postgres_state`.
@@ -137,6 +137,11 @@ pub(super) fn document(standing: &Standing) -> Value {
     if let Some(server) = standing.server() {
         put("server_version", json!(server.version));
         put("xlog", xlog(server));
+        match standing.own_sync_role() {
+            Some(SyncRole::Sync) => put("sync_standby", json!(true)),
+            Some(SyncRole::Quorum) => put("quorum_standby", json!(true)),
+            None => {}
+        }
         put("timeline", json!(server.position.timeline));
         if let Some(state) = replication_state(server) {
             put("replication_state", json!(state));

@@ -9,14 +9,14 @@ use axum::http::StatusCode;
 use pgherd_raft::RenewerFacts;
 use pgherd_raft::clock;
 use pgherd_raft::lease::{BootTime, Licence};
-use pgherd_raft::model::{Epoch, Intent, MemberId, TagValue};
+use pgherd_raft::model::{Epoch, Intent, MemberId, SyncSet, TagValue};
 use serde_json::{Value, json};
 
 use super::standing::Standing;
 use super::testing::{EPOCH, FakeGroup, Fate, golden, licensed, protected, server, state, view};
 use super::{ApiServer, auth, cluster, health, intent, metrics, serve, status};
 use crate::agent::view::View;
-use crate::ha::{Fact, Job, JobKind, Process, State};
+use crate::ha::{Fact, Job, JobKind, Process, State, SyncMode};
 
 const NOW: BootTime = BootTime(Duration::from_secs(1000));
 
@@ -36,6 +36,33 @@ fn changed(number: u64, change: impl FnOnce(&mut View)) -> View {
     let mut view = view(number, NOW);
     change(&mut view);
     view
+}
+
+/// Commits wait for `node3`.
+fn synchronous(view: &mut View, mode: SyncMode) {
+    let observation = &mut view.observation;
+    observation.policy.sync.mode = mode;
+    observation.policy.sync.fast_failover = true;
+    let names = std::iter::once("node3".parse().expect("a name")).collect();
+    observation.cluster.synchrony.sets = vec![SyncSet { names, needed: 1 }];
+}
+
+#[test]
+fn synchronous_standbys_are_named_in_every_document() {
+    for (mode, role, flag, metric) in [
+        (SyncMode::On, "sync_standby", "sync_standby", "patroni_sync_standby"),
+        (SyncMode::Quorum, "quorum_standby", "quorum_standby", "patroni_quorum_standby"),
+    ] {
+        let of = |number| standing(changed(number, |view| synchronous(view, mode)), RenewerFacts::default());
+        let document = cluster::document(&of(2));
+        let roles: Vec<_> = (0..3).map(|row| document["members"][row]["role"].clone()).collect();
+        assert_eq!(roles, ["leader", "replica", role]);
+        assert_eq!(status::document(&of(3))[flag], true);
+        assert_eq!(status::document(&of(2)).get(flag), None);
+        let page = |number| metrics::page(&of(number)).body;
+        assert!(page(3).contains(&format!("{metric}{{scope=\"demo\",name=\"node3\"}} 1")));
+        assert!(page(2).contains(&format!("{metric}{{scope=\"demo\",name=\"node2\"}} 0")));
+    }
 }
 
 /// Every situation in which a node can be, with a name.
@@ -107,6 +134,36 @@ fn situations() -> Vec<(&'static str, Standing)> {
     ]
 }
 
+/// Those in which commits wait for standbys.
+fn synchronous_situations() -> Vec<(&'static str, Standing)> {
+    let none = RenewerFacts::default;
+    let in_mode = |number, mode| changed(number, |view| synchronous(view, mode));
+    let silent = RenewerFacts {
+        licence: Some(Licence {
+            epoch: EPOCH,
+            deadline: NOW.after(Duration::from_secs(3)),
+            sent: BootTime(Duration::from_millis(998_499)),
+        }),
+        ..none()
+    };
+    let waiting = changed(1, |view| {
+        synchronous(view, SyncMode::Quorum);
+        view.observation.policy.sync.fast_failover = false;
+    });
+    vec![
+        ("primary, no renewal for 1.5 s", standing(view(1, NOW), silent.clone())),
+        ("primary in quorum mode", standing(in_mode(1, SyncMode::Quorum), licensed(NOW))),
+        (
+            "primary in quorum mode, no renewal for 1.5 s",
+            standing(in_mode(1, SyncMode::Quorum), silent.clone()),
+        ),
+        ("primary in quorum mode without fast_failover, no renewal for 1.5 s", standing(waiting, silent)),
+        ("standby in quorum mode", standing(in_mode(3, SyncMode::Quorum), none())),
+        ("synchronous standby", standing(in_mode(3, SyncMode::On), none())),
+        ("standby in synchronous mode, not chosen", standing(in_mode(2, SyncMode::On), none())),
+    ]
+}
+
 #[test]
 fn every_path_in_every_situation() {
     let paths = [
@@ -122,12 +179,15 @@ fn every_path_in_every_situation() {
         "/readiness",
         "/async",
         "/sync",
+        "/quorum",
+        "/read-only-sync",
+        "/read-only-quorum",
         "/standby-leader",
         "/primary/x",
         "/nothing",
     ];
     let mut table = String::new();
-    for (name, standing) in situations() {
+    for (name, standing) in situations().into_iter().chain(synchronous_situations()) {
         table.push_str(&format!("{name}\n"));
         for path in paths {
             let well = match path {

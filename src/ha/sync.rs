@@ -23,6 +23,10 @@ use super::rule::Rule;
 /// wait meanwhile.
 const STREAM_MAY_COME_BACK: Duration = Duration::from_secs(2);
 
+/// One that says of itself that it runs is waited for longer: it learns of a new primary by a report, and PostgreSQL may
+/// retry a broken connection only after its `wal_retrieve_retry_interval`.
+const RUNNING_STANDBY_COMES_BACK: Duration = Duration::from_secs(6);
+
 /// One step. Performed by the holder; then looked at again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
@@ -184,8 +188,8 @@ fn standbys(o: &Observation, server: &Server) -> Vec<Standby> {
         let mut senders = server.senders.iter().filter(|sender| sender.application_name == name.as_str());
         let streaming = senders.find(|sender| sender.state == "streaming");
         let went = o.postgres.left_stream.get(name.as_str());
-        let may_come_back =
-            present.names.contains(&name) && went.is_some_and(|ago| *ago < STREAM_MAY_COME_BACK);
+        let patience = if runs(o, &name) { RUNNING_STANDBY_COMES_BACK } else { STREAM_MAY_COME_BACK };
+        let may_come_back = present.names.contains(&name) && went.is_some_and(|ago| *ago < patience);
         match streaming {
             Some(sender) => {
                 found.push(Standby { name, priority, lsn: acknowledged(o.policy.sync.waits_for, sender) })
@@ -199,6 +203,12 @@ fn standbys(o: &Observation, server: &Server) -> Vec<Standby> {
     let limit = o.policy.sync.maximum_lag;
     found.retain(|standby| limit.is_none_or(|limit| best.bytes_after(standby.lsn) <= limit));
     found
+}
+
+/// Does this member say that its PostgreSQL runs as a standby?
+fn runs(o: &Observation, name: &MemberName) -> bool {
+    let report = o.cluster.member_named(name.as_str()).and_then(|(id, _)| o.report(id, REPORT_FRESH));
+    report.is_some_and(|report| report.is_running && report.is_in_recovery == Some(true))
 }
 
 /// How far a standby is depends on what commits wait for.

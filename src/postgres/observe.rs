@@ -50,6 +50,8 @@ pub(super) struct Cache {
     last_asked: Option<(u32, bool)>,
     pub(super) sync_use: Option<SyncUse>,
     pub(super) streamed_at: BTreeMap<String, BootTime>,
+    /// The postmaster which is a primary.
+    pub(super) primary_pid: Option<u32>,
 }
 
 /// Changes whenever PostgreSQL writes the control file.
@@ -96,11 +98,12 @@ impl Postgres {
         let is_standby = matches!(files.data_dir, DataDir::Initialised { has_standby_signal: true, .. });
         let in_force = server.of_any_age().map(|answered| answered.primary_conninfo.clone());
         let as_written = in_force.is_none() || in_force == files.conninfo;
-        let sync_in_use = match (&process, server.of_any_age()) {
+        let (sync_in_use, left_stream) = match (&process, server.of_any_age()) {
             (Fact::Known { value: Process::Running { pid, .. }, .. }, Some(answered)) => {
-                self.note_sync(*pid, answered, &files.sync)
+                let left_stream = self.note_streams(*pid, answered, &files.sync);
+                (self.note_sync(*pid, answered, &files.sync), left_stream)
             }
-            _ => None,
+            _ => (None, BTreeMap::new()),
         };
         PostgresFacts {
             data_dir: files.data_dir,
@@ -108,7 +111,7 @@ impl Postgres {
             process,
             configured_upstream: files.upstream.filter(|_| is_standby && as_written),
             sync_in_use,
-            left_stream: server.of_any_age().map(|answered| self.note_streams(answered)).unwrap_or_default(),
+            left_stream,
             sync_configured: files.sync,
             fenced: files.fenced,
             server: map(server, |answered| answered.server),

@@ -106,14 +106,25 @@ impl Postgres {
         });
     }
 
-    /// Who streamed from this server and does so no more, and for how long.
-    pub(super) fn note_streams(&self, answered: &Answered) -> BTreeMap<String, Duration> {
+    /// Who streamed from this server and does so no more, and for how long. Those whom a new primary waits for count as
+    /// if they had streamed until its beginning.
+    pub(super) fn note_streams(
+        &self,
+        pid: u32,
+        answered: &Answered,
+        configured: &SyncNames,
+    ) -> BTreeMap<String, Duration> {
         let now = clock::now();
         let mut cache = self.cache();
+        let is_new = cache.primary_pid != Some(pid);
+        cache.primary_pid = Some(pid).filter(|_| !answered.server.is_in_recovery);
         let streams = &mut cache.streamed_at;
         if answered.server.is_in_recovery {
             streams.clear();
             return BTreeMap::new();
+        }
+        if is_new {
+            streams.extend(configured.set().names.iter().map(|name| (name.to_string(), now)));
         }
         let senders = answered.server.senders.iter();
         let streaming =

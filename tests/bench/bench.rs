@@ -18,6 +18,7 @@ const USAGE: &str = "make bench [BENCH_ARGS='PART... [--repeat N]']
 
   bring-up    empty directories until a primary and two streaming standbys
   node        kill -9 of the primary's daemon, guard and PostgreSQL, at ttl 5 and ttl 2
+  quorum      the same in quorum mode at ttl 5: fences in place of the lease's end
   postmaster  kill -9 of the postmaster only
   switchover  planned change of the primary
   idle        memory, CPU, writes and fsyncs of an idle cluster of two nodes and a witness
@@ -25,7 +26,7 @@ const USAGE: &str = "make bench [BENCH_ARGS='PART... [--repeat N]']
 
 Without PART: all.";
 
-const PARTS: &[&str] = &["bring-up", "node", "postmaster", "switchover", "idle", "requests"];
+const PARTS: &[&str] = &["bring-up", "node", "quorum", "postmaster", "switchover", "idle", "requests"];
 
 struct Arguments {
     parts: Vec<String>,
@@ -78,6 +79,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
                 outages::node(5, arguments.repeat).await?;
                 outages::node(2, arguments.repeat).await?;
             }
+            "quorum" => outages::node_in_quorum_mode(arguments.repeat).await?,
             "postmaster" => outages::postmaster(arguments.repeat).await?,
             "switchover" => outages::switchover(arguments.repeat).await?,
             "idle" => idle::run().await?,

@@ -25,7 +25,11 @@ pub(crate) async fn bring_up(repeat: usize) -> Result<()> {
 
 /// A cluster of three with clients.
 async fn stage(ttl: u32) -> Result<(Cluster, HaProxy, Workload)> {
-    let cluster = Cluster::start(&Plan::of(3)?.with_ttl(ttl)).await?;
+    stage_as(&Plan::of(3)?.with_ttl(ttl)).await
+}
+
+async fn stage_as(plan: &Plan) -> Result<(Cluster, HaProxy, Workload)> {
+    let cluster = Cluster::start(plan).await?;
     let proxy = HaProxy::start_anywhere(&cluster).await?;
     let workload = Workload::start(&cluster, Some(proxy.read_write)).await?;
     Ok((cluster, proxy, workload))
@@ -41,7 +45,16 @@ fn print(name: &str, outcomes: &[Outcome]) {
 }
 
 pub(crate) async fn node(ttl: u32, repeat: usize) -> Result<()> {
-    let (mut cluster, _proxy, mut workload) = stage(ttl).await?;
+    kill_nodes(&Plan::of(3)?.with_ttl(ttl), &format!("ttl {ttl}"), repeat).await
+}
+
+pub(crate) async fn node_in_quorum_mode(repeat: usize) -> Result<()> {
+    let plan = Plan::of(3)?.with_settings(&["synchronous_mode: quorum"]);
+    kill_nodes(&plan, "quorum mode, ttl 5", repeat).await
+}
+
+async fn kill_nodes(plan: &Plan, name: &str, repeat: usize) -> Result<()> {
+    let (mut cluster, _proxy, mut workload) = stage_as(plan).await?;
     let mut outcomes = Vec::new();
     let mut returns = Vec::new();
     for _ in 0..repeat {
@@ -50,8 +63,8 @@ pub(crate) async fn node(ttl: u32, repeat: usize) -> Result<()> {
         returns.push(story::return_node(&mut cluster, &workload, old).await?.whole_after);
     }
     workload.stop().await;
-    print(&format!("kill -9 of the primary node, ttl {ttl}"), &outcomes);
-    figures::print(&format!("return of the killed node as a standby, ttl {ttl}"), &returns);
+    print(&format!("kill -9 of the primary node, {name}"), &outcomes);
+    figures::print(&format!("return of the killed node as a standby, {name}"), &returns);
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct Plan {
     pub(crate) ttl: u32,
     /// A proxy in front of every peers' port, for faults of the network.
     pub(crate) has_links: bool,
+    /// More lines of `bootstrap.dcs`, such as `synchronous_mode: quorum`.
+    pub(crate) settings: Vec<String>,
 }
 
 impl Plan {
@@ -41,7 +43,14 @@ impl Plan {
         let nodes = (1..=count)
             .map(|number| Ok((format!("node{number}"), Ports::any()?)))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Self { scope: "batch".to_owned(), nodes, has_witness: false, ttl: 5, has_links: false })
+        Ok(Self {
+            scope: "batch".to_owned(),
+            nodes,
+            has_witness: false,
+            ttl: 5,
+            has_links: false,
+            settings: Vec::new(),
+        })
     }
 
     pub(crate) fn with_witness(mut self) -> Self {
@@ -56,6 +65,11 @@ impl Plan {
 
     pub(crate) fn with_ttl(mut self, ttl: u32) -> Self {
         self.ttl = ttl;
+        self
+    }
+
+    pub(crate) fn with_settings(mut self, lines: &[&str]) -> Self {
+        self.settings = lines.iter().map(|line| (*line).to_owned()).collect();
         self
     }
 }
@@ -108,6 +122,7 @@ impl Cluster {
             raft_addrs: nodes.iter().map(Node::raft_addr).collect(),
             ttl: plan.ttl,
             bin_dir: tools.postgresql.clone(),
+            settings: plan.settings.clone(),
         };
         for node in &nodes {
             node.configure(&common)?;

@@ -72,6 +72,8 @@ pub(crate) struct Common {
     /// In seconds.
     pub(crate) ttl: u32,
     pub(crate) bin_dir: PathBuf,
+    /// More lines of `bootstrap.dcs`.
+    pub(crate) settings: Vec<String>,
 }
 
 impl Node {
@@ -180,7 +182,7 @@ restapi:
     loop_wait: 10
     retry_timeout: 10
     maximum_lag_on_failover: 1048576
-    postgresql:
+{settings}    postgresql:
       use_pg_rewind: true
   initdb:
   - encoding: UTF8
@@ -210,6 +212,7 @@ postgresql:
             name = self.name,
             raft = self.raft_section(common),
             ttl = common.ttl,
+            settings = common.settings.iter().map(|line| format!("    {line}\n")).collect::<String>(),
             bin_dir = common.bin_dir.display(),
         )
     }

@@ -177,6 +177,17 @@ impl Group {
         self.node().reports.received()
     }
 
+    /// Reports are exchanged with all data members at once, in the background: what this node says matters to them, or
+    /// what they say matters here.
+    pub fn exchange_reports_soon(&self) {
+        self.node().reports.exchange_soon();
+    }
+
+    /// Returns when a report came in since the last call. For one waiter.
+    pub async fn report_received(&self) {
+        self.node().reports.news().await;
+    }
+
     /// Exchanges reports with all data members at once; returns when all answered or the time is over.
     pub async fn ask_reports(&self, within: Duration) {
         reports::exchange(self.node(), within).await;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::node::Node;
@@ -15,6 +16,10 @@ use crate::network::{Kind, Target};
 
 /// How often reports are exchanged.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// Exchanges out of turn are at least so far apart, however often they are asked for.
+const AT_ONCE: Duration = Duration::from_millis(40);
+/// As many exchanges may be under way: a member that is silent delays none of the others' next ones.
+const MOST_UNDER_WAY: usize = 4;
 /// The largest report, in bytes: a daemon's view of itself is a few KiB.
 pub(crate) const MAX_REPORT_BYTES: usize = 64 * 1024;
 
@@ -27,11 +32,25 @@ struct Kept {
 
 /// The own report and the last one of each other member.
 #[derive(Debug, Default)]
-pub(crate) struct Reports(Mutex<Kept>);
+pub(crate) struct Reports {
+    kept: Mutex<Kept>,
+    wanted: Notify,
+    news: Notify,
+}
 
 impl Reports {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next exchange does not wait for its turn.
+    pub(crate) fn exchange_soon(&self) {
+        self.wanted.notify_one();
+    }
+
+    /// Returns when a report came in since the last call. For one waiter.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
     }
 
     pub(crate) fn publish(&self, bytes: Vec<u8>) {
@@ -57,17 +76,24 @@ impl Reports {
         let is_member = members.iter().any(|(member, _)| *member == from);
         if is_member && (1..=MAX_REPORT_BYTES).contains(&report.len()) {
             kept.received.insert(from, ReceivedReport { at: clock::now(), bytes: report.to_vec() });
+            self.news.notify_one();
         }
     }
 }
 
 /// Exchanges reports until the group is shut down.
 pub(crate) async fn run(node: Arc<Node>) {
-    let mut ticks = tokio::time::interval(INTERVAL);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut under_way = JoinSet::new();
     loop {
-        ticks.tick().await;
-        exchange(&node, INTERVAL).await;
+        while under_way.try_join_next().is_some() {}
+        if under_way.len() < MOST_UNDER_WAY {
+            let node = Arc::clone(&node);
+            under_way.spawn(async move { exchange(&node, INTERVAL).await });
+        }
+        tokio::time::sleep(AT_ONCE).await;
+        let rest = INTERVAL.saturating_sub(AT_ONCE);
+        // Its end by the clock is the usual case.
+        drop(tokio::time::timeout(rest, node.reports.wanted.notified()).await);
     }
 }
 

@@ -5,5 +5,6 @@ mod crash;
 mod network;
 mod planned;
 mod put_back;
+mod synchronous;
 mod timelines;
 mod witness;
