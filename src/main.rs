@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use pgherd::config::{Config, process_environment};
@@ -18,6 +19,9 @@ struct Arguments {
     #[arg(long)]
     validate_config: bool,
 }
+
+/// How long file work in progress may take at the daemon's end.
+const LAST_FILE_WORK: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
@@ -54,5 +58,8 @@ fn daemon(arguments: &Arguments) -> anyhow::Result<()> {
         );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(Box::pin(pgherd::daemon::run(config)))
+    let ended = runtime.block_on(Box::pin(pgherd::daemon::run(config)));
+    // File work that hangs with its disk is not waited for.
+    runtime.shutdown_timeout(LAST_FILE_WORK);
+    ended
 }

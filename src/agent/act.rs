@@ -90,6 +90,7 @@ impl Agent {
                 self.replace_guard().await;
                 Ok(())
             }
+            GuardAction::Kill => guard()?.order_kill().await.map_err(|error| chain(&error)),
             GuardAction::Disarm => {
                 let guard = guard()?;
                 guard.disarm().await.map_err(|error| chain(&error))?;
@@ -117,7 +118,13 @@ impl Agent {
     /// In this order: nothing of the epoch is sent or counted any more, then that is made durable.
     async fn give_up(&mut self, epoch: Epoch) -> Result<(), String> {
         self.parts.renewer.give_up(epoch);
-        self.parts.group.record_given_up(epoch).await.map_err(|error| chain(&error))
+        // On a disk that hangs this does not come back. No renewal is sent any more, so the lease expires by itself.
+        let recorded = tokio::time::timeout(SHORT_ACTION, self.parts.group.record_given_up(epoch)).await;
+        recorded
+            .map_err(|_| {
+                format!("it is not on disk yet that epoch {epoch} is given up: the lease expires by itself")
+            })?
+            .map_err(|error| chain(&error))
     }
 
     /// Takes in the answers of the voters. Closes accumulate, since they are durable; the other answers do not.

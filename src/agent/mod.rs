@@ -7,6 +7,7 @@
 
 mod act;
 pub mod clock;
+mod health;
 mod jobs;
 mod licence;
 mod observe;
@@ -97,6 +98,7 @@ pub struct Agent {
     /// The pending request of an operator, and when this daemon learned of it.
     intent_seen: Option<(u64, BootTime)>,
     shutting_down_since: Option<BootTime>,
+    health: health::Memory,
 }
 
 impl Agent {
@@ -122,6 +124,7 @@ impl Agent {
             consensus_seen: None,
             intent_seen: None,
             shutting_down_since: None,
+            health: health::Memory::default(),
         };
         let observation = agent.observe().await;
         let decision = ha::decide(&observation);
@@ -162,6 +165,8 @@ impl Agent {
             if let Some(ended) = over {
                 break ended;
             }
+            self.health.note(&observation, &decision);
+            self.direct_probes(&observation);
             self.act(&observation, &decision).await;
             let pause = decision.wake_in.min(OBSERVE_AT_LEAST_EACH);
             self.wait(pause, &mut changes, &mut stop).await;

@@ -13,8 +13,8 @@ use super::Agent;
 use super::licence::ExtendGuard;
 use crate::guard::Guard;
 use crate::ha::{
-    Closes, Consensus, DataDir, Fact, GuardFacts, LeaseFacts, MemberReport, Observation, PostgresFacts,
-    SyncNames,
+    Closes, Consensus, DataDir, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation,
+    PostgresFacts, SyncNames,
 };
 
 /// The local PostgreSQL is given this long to show itself; its parts have shorter limits of their own.
@@ -67,9 +67,10 @@ impl Agent {
     pub(super) async fn observe(&mut self) -> Observation {
         self.jobs.collect();
         self.collect_closes();
-        let postgres = self.observe_postgres().await;
+        let mut postgres = self.observe_postgres().await;
         let view = std::sync::Arc::clone(&self.parts.group.watch().borrow());
         let now = clock::now();
+        postgres.health = self.health.complete(self.parts.postgres.health(), &postgres, now);
         let policy = self.parts.policy.policy();
         Observation {
             now,
@@ -189,6 +190,7 @@ fn nothing_known(why: &str) -> PostgresFacts {
         sync_in_use: None,
         left_stream: BTreeMap::new(),
         fenced: Epoch(u64::MAX),
+        health: Health::default(),
     }
 }
 

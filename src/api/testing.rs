@@ -19,7 +19,7 @@ use super::intent::Intents;
 use super::{ApiState, Credentials};
 use crate::agent::view::View;
 use crate::ha::{
-    Consensus, DataDir, Decision, Fact, GuardFacts, LeaseFacts, MemberReport, Observation, Policy,
+    Consensus, DataDir, Decision, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation, Policy,
     PostgresFacts, Process, Receiver, Rule, Sender, Server, State,
 };
 
@@ -158,6 +158,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 deadline: None,
                 epoch: EPOCH,
                 heartbeat_age: Duration::ZERO,
+                killing_for: None,
             }),
             postgres: PostgresFacts {
                 data_dir: DataDir::Initialised { has_backup_label: false, has_standby_signal: !is_primary },
@@ -173,6 +174,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 sync_in_use: None,
                 left_stream: BTreeMap::new(),
                 fenced: Epoch(0),
+                health: Health::default(),
             },
             peers: others.map(|other| (MemberId(other), Fact::fresh(report(other)))).collect(),
             job: None,
@@ -185,6 +187,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 retry_timeout: Duration::from_secs(10),
                 maximum_lag_on_failover: 1024 * 1024,
                 primary_start_timeout: Duration::from_secs(300),
+                primary_health_timeout: Duration::from_secs(10),
                 sync: crate::ha::SyncPolicy::default(),
                 use_pg_rewind: true,
                 use_slots: true,

@@ -32,6 +32,9 @@ pub struct Dynamic {
     pub max_timelines_history: Option<u64>,
     /// How long a primary may take to start after a crash. Default 300 s; zero: fail over at once if possible.
     pub primary_start_timeout: Duration,
+    /// How long a primary may accept no connection, write no WAL, or have an unusable data disk before another member
+    /// takes over. Default 10 s, at least 2 s; zero: for ever.
+    pub primary_health_timeout: Duration,
     /// How long a primary may take to stop before it is killed, in synchronous mode; none: as long as it takes.
     pub primary_stop_timeout: Option<Duration>,
     /// Default off.
@@ -128,6 +131,7 @@ pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
     let loop_wait = s.duration("loop_wait", 1000..=HOUR_MS).unwrap_or(Duration::from_secs(10));
     let retry_timeout = s.duration("retry_timeout", 1000..=HOUR_MS).unwrap_or(Duration::from_secs(10));
     let start_timeout = renamed(s, "primary_start_timeout", "master_start_timeout");
+    let health_timeout = s.duration("primary_health_timeout", 0..=HOUR_MS);
     let stop_timeout = renamed(s, "primary_stop_timeout", "master_stop_timeout");
     let lag_on_failover = bytes(s, "maximum_lag_on_failover", 0);
     let lag_on_syncnode = bytes(s, "maximum_lag_on_syncnode", -1);
@@ -139,6 +143,7 @@ pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
         maximum_lag_on_syncnode: lag_on_syncnode.filter(|bytes| *bytes > 0),
         max_timelines_history: count(s, "max_timelines_history", 0).filter(|count| *count > 0),
         primary_start_timeout: start_timeout.unwrap_or(Duration::from_secs(300)),
+        primary_health_timeout: health_timeout.map_or(DEFAULT_HEALTH_TIMEOUT, at_least_two_seconds),
         primary_stop_timeout: stop_timeout.filter(|timeout| !timeout.is_zero()),
         synchronous_mode: synchronous_mode(s),
         synchronous_mode_strict: s.boolean("synchronous_mode_strict").unwrap_or(false),
@@ -158,6 +163,13 @@ pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
     without_effect_when_on(&mut section, &LATER);
     section.close();
     dynamic
+}
+
+const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Less would take a slow moment of a disk for a sickness.
+fn at_least_two_seconds(timeout: Duration) -> Duration {
+    if timeout.is_zero() { timeout } else { timeout.max(Duration::from_secs(2)) }
 }
 
 /// Settings which are kept and change nothing yet.

@@ -267,6 +267,11 @@ impl Guard {
             deadline: self.page().deadline().map(|(deadline, _)| to_boot_time(deadline)),
             epoch: self.page().epoch(),
             heartbeat_age: self.inner.deadline.heartbeat_age(),
+            killing_for: self
+                .page()
+                .last_kill()
+                .filter(|kill| kill.finished.is_none())
+                .map(|kill| to_boot_time(clock::now()).since(kill.began)),
         })
     }
 
@@ -348,6 +353,11 @@ impl Guard {
     /// Sends a signal to exactly the postmaster which the guard knows.
     pub async fn signal(&self, signal: PostmasterSignal) -> Result<(), GuardError> {
         self.order("signal", Request::Signal(signal)).await
+    }
+
+    /// Orders the kill and does not wait for it.
+    pub async fn order_kill(&self) -> Result<(), GuardError> {
+        self.order("kill", Request::Kill).await
     }
 
     /// Kills every process of the data directory now, as at the deadline, and disarms; returns when none is left.

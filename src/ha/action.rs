@@ -172,6 +172,8 @@ pub enum GuardAction {
     },
     /// Void the deadline; allowed only while PostgreSQL cannot be writable.
     Disarm,
+    /// Kill every process of the data directory, as at the deadline. Nothing is waited for.
+    Kill,
 }
 
 /// An action on the lease which does not go through the log.

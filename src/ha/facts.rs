@@ -13,6 +13,7 @@ use pgherd_raft::model::{
 use serde::{Deserialize, Serialize};
 
 use super::action::{JobKind, SyncNames};
+use super::health::Health;
 use super::policy::Policy;
 
 /// Something observed, or the reason why it is not known.
@@ -163,6 +164,8 @@ pub struct GuardFacts {
     pub epoch: Epoch,
     /// How long ago the guard showed a heartbeat.
     pub heartbeat_age: Duration,
+    /// For how long it has been killing PostgreSQL; none: it does not.
+    pub killing_for: Option<Duration>,
 }
 
 /// What is known of the local PostgreSQL.
@@ -195,6 +198,8 @@ pub struct PostgresFacts {
     pub left_stream: BTreeMap<String, Duration>,
     /// Up to this epoch this standby follows nobody; durable.
     pub fenced: Epoch,
+    /// What the probes say.
+    pub health: Health,
 }
 
 /// A synchronous set which every part of the server uses.

@@ -11,9 +11,10 @@ use super::candidate::rank;
 use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation, Process};
+use super::health::is_silenced;
 use super::report::{SERVER_FRESH, own_report};
 use super::rule::Rule;
-use super::{switchover, sync};
+use super::{health, switchover, sync};
 
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
 const START_ATTEMPTS: u32 = 3;
@@ -24,8 +25,10 @@ pub(super) fn decide(o: &Observation) -> Decision {
     }
     let next = if o.licence().is_none() {
         await_licence(o)
+    } else if let Some(sick) = health::decide(o) {
+        return sick;
     } else {
-        switchover::decide(o).unwrap_or_else(|| with_a_licence(o))
+        health::told(o, switchover::decide(o).unwrap_or_else(|| with_a_licence(o)))
     };
     match change_of_epoch(o) {
         Some(change) if next.actions.is_empty() => change,
@@ -77,9 +80,10 @@ pub(super) fn given_up(o: &Observation) -> Decision {
     let epoch = o.cluster.lease.epoch;
     let because = format!("epoch {epoch} was given up");
     let decision = Decision::new(State::Demoting, Rule::GivenUpEpoch, because, SOON);
-    if is_stopped(o) {
+    if is_silenced(o) {
+        let position = own_report(o).position.max(o.postgres.health.last_position);
         return decision
-            .act(Action::Propose(Command::Release { epoch, position: own_report(o).position }))
+            .act(Action::Propose(Command::Release { epoch, position }))
             .wait("the lease to be vacant or transferred");
     }
     if may_be_writable(o) {
@@ -233,14 +237,17 @@ fn job_running(o: &Observation, kind: JobKind) -> Decision {
 /// timeline, or lies too far behind, would lose what was acknowledged here.
 fn has_successor(o: &Observation) -> bool {
     let mine = own_report(o).position;
-    let is_near = |position: WalPosition| {
-        mine.is_none_or(|mine| {
-            position.timeline >= mine.timeline
-                && (position.timeline > mine.timeline
-                    || mine.lsn.bytes_after(position.lsn) <= o.policy.maximum_lag_on_failover)
-        })
-    };
-    rank(o, None).candidates.iter().any(|candidate| candidate.id != o.me && is_near(candidate.position))
+    let mut others = rank(o, None).candidates.into_iter().filter(|candidate| candidate.id != o.me);
+    others.any(|candidate| is_near_enough(o, mine, candidate.position))
+}
+
+/// Would a member at this position lose no more than is allowed?
+pub(super) fn is_near_enough(o: &Observation, mine: Option<WalPosition>, position: WalPosition) -> bool {
+    mine.is_none_or(|mine| {
+        position.timeline >= mine.timeline
+            && (position.timeline > mine.timeline
+                || mine.lsn.bytes_after(position.lsn) <= o.policy.maximum_lag_on_failover)
+    })
 }
 
 /// Stops PostgreSQL, then gives the epoch up; the given-up record makes the release follow.
@@ -266,11 +273,16 @@ fn took_too_long(o: &Observation) -> Option<String> {
 
 /// The order of the protocol: PostgreSQL is stopped; the deadline is void; given up durably; then the proposal.
 pub(super) fn release(o: &Observation, decision: Decision) -> Decision {
+    release_from(o, decision, own_report(o).position)
+}
+
+/// The same from a position which the caller knows better.
+pub(super) fn release_from(o: &Observation, decision: Decision, position: Option<WalPosition>) -> Decision {
     let epoch = o.cluster.lease.epoch;
     decision
         .act(Action::Guard(GuardAction::Disarm))
         .act(Action::Lease(LeaseAction::GiveUp { epoch }))
-        .act(Action::Propose(Command::Release { epoch, position: own_report(o).position }))
+        .act(Action::Propose(Command::Release { epoch, position }))
         .wait("the lease to be vacant")
 }
 

@@ -17,6 +17,8 @@ pub struct Policy {
     pub maximum_lag_on_failover: u64,
     /// How long a primary may need to start before it gives the lease back; zero: at once.
     pub primary_start_timeout: Duration,
+    /// How long a primary may be of no use before it gives the lease to another member; zero: for ever.
+    pub primary_health_timeout: Duration,
     /// Synchronous replication.
     pub sync: SyncPolicy,
     /// Whether a diverged former primary may be rewound.

@@ -6,10 +6,11 @@ use pgherd_raft::model::WalPosition;
 
 use super::action::JobKind;
 use super::facts::{DataDir, MemberReport, Observation, Process, Server};
+use super::health::is_disk_in_doubt;
 
 /// An answer of the server by SQL that is older than this is not counted as knowledge of its position.
 pub const SERVER_FRESH: Duration = Duration::from_secs(3);
-/// After a promotion that did not succeed, the node stands behind the others for this long.
+/// After a promotion that did not succeed, or as a primary that was sick, the node stands behind the others for this long.
 pub const STAND_BACK: Duration = Duration::from_secs(30);
 
 /// This node's report, from what was observed.
@@ -51,8 +52,10 @@ pub fn streams(server: &Server) -> bool {
 }
 
 fn stands_back(o: &Observation) -> bool {
-    [JobKind::Promote, JobKind::StartPrimary, JobKind::Bootstrap]
+    let stood_down = o.postgres.health.stood_down.is_some_and(|ago| ago < STAND_BACK);
+    let failed = [JobKind::Promote, JobKind::StartPrimary, JobKind::Bootstrap]
         .iter()
         .filter_map(|kind| o.finished.get(kind))
-        .any(|ended| ended.error.is_some() && ended.age < STAND_BACK)
+        .any(|ended| ended.error.is_some() && ended.age < STAND_BACK);
+    failed || stood_down || is_disk_in_doubt(o)
 }

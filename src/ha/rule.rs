@@ -61,6 +61,8 @@ pub enum Rule {
     Promote,
     /// The holder's PostgreSQL does not become writable in time: the lease is given back.
     GiveBack,
+    /// PostgreSQL runs and is of no use: it is killed and the lease is given back; or nobody could take over.
+    Sick,
     /// The guard is armed before anything may be written.
     ArmGuard,
     /// Replication slots are made for the members.

@@ -7,6 +7,7 @@ use super::candidate::rank;
 use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::Observation;
+use super::health::is_killed;
 use super::holder::{given_up, release};
 use super::rule::Rule;
 use super::switchover::{received_everything, shut_down_cleanly, transfer};
@@ -16,7 +17,8 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(super) fn decide(o: &Observation) -> Decision {
     // A start in progress would otherwise bring PostgreSQL up after the lease was given back.
-    if !is_stopped(o) || o.job.is_some() {
+    let is_over = is_stopped(o) && o.job.is_none() || is_killed(o);
+    if !is_over {
         return stop(o);
     }
     let lease = &o.cluster.lease;

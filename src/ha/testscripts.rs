@@ -66,6 +66,7 @@ impl Runner for Script {
             "finished" => self.finished(&mut args)?,
             "intent" => self.intent(&mut args)?,
             "policy" => self.policy(&mut args)?,
+            "health" => self.health(&mut args)?,
             "sync" => self.sync(&mut args)?,
             "fences" => self.fences(&mut args)?,
             "sender" => self.sender(&mut args)?,
@@ -172,6 +173,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             deadline: None,
             epoch: Epoch(0),
             heartbeat_age: Duration::ZERO,
+            killing_for: None,
         }),
         postgres: PostgresFacts {
             data_dir: DataDir::Empty,
@@ -187,6 +189,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             sync_in_use: None,
             left_stream: BTreeMap::new(),
             fenced: Epoch(0),
+            health: Health::default(),
         },
         peers: BTreeMap::new(),
         job: None,
@@ -199,6 +202,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             retry_timeout: Duration::from_secs(10),
             maximum_lag_on_failover: 1024 * 1024,
             primary_start_timeout: Duration::from_secs(300),
+            primary_health_timeout: Duration::from_secs(10),
             sync: SyncPolicy::default(),
             use_pg_rewind: true,
             use_slots: true,
@@ -287,6 +291,7 @@ impl Script {
             deadline: None,
             epoch: Epoch(0),
             heartbeat_age: ms(args.take_key("heartbeat").unwrap_or("10"))?,
+            killing_for: args.take_key("killing").map(ms).transpose()?,
         };
         if let Some(epoch) = args.take_key("armed") {
             guard.epoch = Epoch(epoch.parse()?);
@@ -549,6 +554,31 @@ impl Script {
         Ok(())
     }
 
+    /// `disk=12000:full`: fails for so long, and why; `crashes=1000,2000`; `condemned=3:why`; `wrote=1:0/5000000`.
+    fn health(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        fn probe(text: Option<&str>) -> Result<Probe> {
+            let Some(text) = text else { return Ok(Probe::NotAsked) };
+            let (since, why) = text.split_once(':').ok_or("a probe is MS:WHY")?;
+            Ok(Probe::Fails { since: ms(since)?, why: why.to_owned() })
+        }
+        let crashes = args.take_key("crashes").unwrap_or("").split(',').filter(|age| !age.is_empty());
+        let crashes = crashes.map(ms).collect::<Result<_>>()?;
+        let condemned = args.take_key("condemned").map(|text| {
+            let (epoch, why) = text.split_once(':').ok_or("condemned is EPOCH:WHY")?;
+            Ok::<_, Box<dyn Error>>(Condemned { epoch: Epoch(epoch.parse()?), why: why.to_owned() })
+        });
+        self.o.postgres.health = Health {
+            accepts: probe(args.take_key("accepts"))?,
+            writes: probe(args.take_key("writes"))?,
+            disk: probe(args.take_key("disk"))?,
+            crashes,
+            last_position: args.take_key("wrote").map(left_at).transpose()?,
+            condemned: condemned.transpose()?,
+            stood_down: args.take_key("stood_down").map(ms).transpose()?,
+        };
+        Ok(())
+    }
+
     fn policy(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         if let Some(ttl) = args.take_key("ttl") {
             self.o.policy.ttl = ms(ttl)?;
@@ -558,6 +588,9 @@ impl Script {
         }
         if let Some(timeout) = args.take_key("primary_start_timeout") {
             self.o.policy.primary_start_timeout = ms(timeout)?;
+        }
+        if let Some(timeout) = args.take_key("primary_health_timeout") {
+            self.o.policy.primary_health_timeout = ms(timeout)?;
         }
         if let Some(rewind) = args.take_key("use_pg_rewind") {
             self.o.policy.use_pg_rewind = rewind.parse()?;

@@ -4,6 +4,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::error::PgError;
 
@@ -20,6 +22,43 @@ pub(super) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|_| Err(PgError::Refused("the file work was interrupted".to_owned())))
+}
+
+/// Looks at files one at a time: while one look hangs with its disk, no other is begun, so that threads do not pile up.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OneLook {
+    is_looking: Arc<AtomicBool>,
+}
+
+impl OneLook {
+    /// Is an earlier look still under way?
+    pub(super) fn hangs(&self) -> bool {
+        self.is_looking.load(Ordering::Acquire)
+    }
+
+    /// The look; none: an earlier one has not come back.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        if self.is_looking.swap(true, Ordering::AcqRel) {
+            return None;
+        }
+        let end = EndOfLook(Arc::clone(&self.is_looking));
+        let look = tokio::task::spawn_blocking(move || {
+            let _end = end;
+            work()
+        });
+        look.await.ok()
+    }
+}
+
+struct EndOfLook(Arc<AtomicBool>);
+
+impl Drop for EndOfLook {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
 }
 
 /// Replaces a file's content; true when it was another one.

@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod foreign;
 mod hba;
+mod health;
 mod history;
 mod initdb;
 mod layout;
@@ -41,6 +42,7 @@ use std::time::Duration;
 
 pub use control_data::ControlDataError;
 pub use error::PgError;
+pub use health::Probing;
 use pgherd_raft::clock;
 use pgherd_raft::lease::BootTime;
 use pgherd_raft::model::SystemIdentifier;
@@ -51,11 +53,13 @@ pub use settings::{BootstrapUser, Credentials, Secret, Settings};
 use tokio::task::JoinSet;
 pub use tool::ToolError;
 
+use self::files::OneLook;
+use self::health::{Prober, Target};
 use self::layout::Layout;
 use self::observe::Cache;
 use self::programs::Programs;
 use self::query::{Local, Session};
-use crate::ha::{DataDir, PgAction, Process};
+use crate::ha::{DataDir, Health, PgAction, Process};
 
 /// Where the server's sockets are unless the configuration says otherwise: Debian's place, if it may be used.
 const SOCKETS: &str = "/var/run/postgresql";
@@ -101,6 +105,9 @@ struct Inner {
     /// The server's last refusal of the login, and when.
     refusal: Mutex<Option<(BootTime, Refusal)>>,
     cache: Mutex<Cache>,
+    prober: Prober,
+    /// At the files of the data directory.
+    look: OneLook,
     /// Work which nobody waits for: the checkpoint after a promotion, the removal of old data.
     background: Mutex<JoinSet<()>>,
 }
@@ -113,6 +120,8 @@ impl Postgres {
             session: Mutex::default(),
             refusal: Mutex::default(),
             cache: Mutex::default(),
+            prober: Prober::default(),
+            look: OneLook::default(),
             background: Mutex::default(),
         };
         Self { inner: Arc::new(inner), postmaster }
@@ -194,6 +203,20 @@ impl Postgres {
             PgAction::DiscardIncomplete => self.discard_incomplete().await,
             PgAction::EnsureSlots { names } => self.ensure_slots(names).await,
         }
+    }
+
+    /// What the probes of the server's health do from now on; `limit` is the time after which a failure counts.
+    pub fn probe(&self, probing: Probing, limit: Duration) {
+        self.inner.prober.direct(probing, limit, || {
+            let settings = self.settings();
+            let socket = Self::sockets(&settings).0;
+            Target { local: Local::of(&settings, socket.clone()), socket, settings }
+        });
+    }
+
+    /// What the probes say at this moment.
+    pub fn health(&self) -> Health {
+        self.inner.prober.health()
     }
 
     fn settings(&self) -> Arc<Settings> {

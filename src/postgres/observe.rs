@@ -12,7 +12,7 @@ use pgherd_raft::model::{Epoch, TimelineId};
 use tokio::time::timeout;
 
 use super::control_data;
-use super::files::{self, blocking};
+use super::files;
 use super::layout::{Layout, Marker};
 use super::query::QueryError;
 use super::server::{self, Answered};
@@ -119,6 +119,7 @@ impl Postgres {
             never_ready: self.cache().last_asked.is_some_and(|(_, never_ready)| never_ready),
             newest_history,
             has_old_data: files.has_old_data,
+            health: self.health(),
         }
     }
 
@@ -129,9 +130,9 @@ impl Postgres {
 
     async fn observe_files(&self) -> Files {
         let layout = self.layout();
-        let look = blocking(move || {
+        let look = self.inner.look.look(move || {
             let conf = files::read(&layout.in_config("postgresql.conf")).ok().flatten().unwrap_or_default();
-            Ok(Files {
+            Files {
                 data_dir: layout.classify(),
                 control: stamp(&layout.in_data("global/pg_control")),
                 conninfo: conf::parse_primary_conninfo(&conf),
@@ -141,9 +142,9 @@ impl Postgres {
                 sync: conf::parse_sync(&conf),
                 // A record that cannot be read holds for every epoch.
                 fenced: fenced(&layout).unwrap_or(Epoch(u64::MAX)),
-            })
+            }
         });
-        if let Ok(Ok(files)) = timeout(FILES_LIMIT, look).await {
+        if let Ok(Some(files)) = timeout(FILES_LIMIT, look).await {
             self.cache().files = Some(files.clone());
             return files;
         }
@@ -244,6 +245,9 @@ impl Postgres {
                 return Fact::Known { value, age };
             }
         }
+        if self.inner.look.hangs() {
+            return Fact::Unknown("the file system of the data directory does not answer".to_owned());
+        }
         match timeout(CONTROL_LIMIT, self.read_control()).await {
             Ok(Ok((control, _))) => {
                 self.cache().control = Some((stamp, control.clone(), now));
@@ -268,17 +272,17 @@ impl Postgres {
     async fn observe_history(&self, timeline: Option<TimelineId>) -> (Vec<TimelineSwitch>, TimelineId) {
         let timeline = timeline.unwrap_or_default();
         let wal = self.layout().in_data("pg_wal");
-        let look = blocking(move || {
+        let look = self.inner.look.look(move || {
             let newest = timelines::newest(&wal, timeline);
             if timeline <= TimelineId(1) {
-                return Ok((Vec::new(), newest));
+                return (Vec::new(), newest);
             }
-            let text = files::read(&wal.join(history::file_name(timeline)))?;
-            Ok((text.map(|text| history::parse(&text)).unwrap_or_default(), newest))
+            let text = files::read(&wal.join(history::file_name(timeline))).ok().flatten();
+            (text.map(|text| history::parse(&text)).unwrap_or_default(), newest)
         });
         match timeout(HISTORY_LIMIT, look).await {
-            Ok(Ok(found)) => found,
-            Ok(Err(_)) | Err(_) => (Vec::new(), timeline),
+            Ok(Some(found)) => found,
+            Ok(None) | Err(_) => (Vec::new(), timeline),
         }
     }
 

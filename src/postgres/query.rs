@@ -56,6 +56,39 @@ pub enum QueryError {
     },
 }
 
+/// How far WAL has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Flushed {
+    /// On disk.
+    pub(super) flushed: String,
+    /// Made, and on its way there.
+    pub(super) inserted: String,
+}
+
+/// Why a probe of writing did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum WriteError {
+    #[error("PostgreSQL did not answer in time")]
+    Late,
+    #[error("{0}")]
+    Disk(String),
+    /// The connection was lost, or the server has another reason that is not its disk's.
+    #[error("it could not be asked")]
+    Other,
+}
+
+impl WriteError {
+    fn of(error: &tokio_postgres::Error) -> Self {
+        match error.code().map(tokio_postgres::error::SqlState::code) {
+            // Cancelled by the time limit of the session.
+            Some("57014") => Self::Late,
+            // A full disk, an error of the disk, a file that is gone.
+            Some("53100" | "58030" | "58P01") => Self::Disk(reason_of(error)),
+            Some(_) | None => Self::Other,
+        }
+    }
+}
+
 /// An open connection and the task which drives it.
 pub(super) struct Session {
     client: Client,
@@ -215,6 +248,26 @@ impl Session {
     /// Runs statements whose result does not matter.
     pub(super) async fn run(&self, statement: &'static str, sql: &str) -> Result<(), QueryError> {
         self.text(statement, sql).await.map(|_| ())
+    }
+
+    /// How far a primary's WAL has come; none: it is not a primary.
+    pub(super) async fn flushed(&self, limit: Duration) -> Result<Option<Flushed>, WriteError> {
+        let sql = "SELECT CASE WHEN NOT r THEN pg_current_wal_flush_lsn()::text END, \
+                   CASE WHEN NOT r THEN pg_current_wal_insert_lsn()::text END FROM pg_is_in_recovery() r";
+        let asked = tokio::time::timeout(limit, self.client.simple_query(sql)).await;
+        let messages = asked.map_err(|_| WriteError::Late)?.map_err(|error| WriteError::of(&error))?;
+        let text = |row: &SimpleQueryRow, column| row.get(column).map(str::to_owned);
+        Ok(messages
+            .iter()
+            .find_map(row)
+            .and_then(|row| Some(Flushed { flushed: text(row, 0)?, inserted: text(row, 1)? })))
+    }
+
+    /// Writes a little WAL which means nothing to anybody, and waits for the local disk to have it.
+    pub(super) async fn flush_wal(&self, limit: Duration) -> Result<(), WriteError> {
+        let sql = "SELECT pg_logical_emit_message(true, 'pgherd', '')";
+        let asked = tokio::time::timeout(limit, self.client.simple_query(sql)).await;
+        asked.map_err(|_| WriteError::Late)?.map(|_| ()).map_err(|error| WriteError::of(&error))
     }
 
     /// Leaves recovery. `pg_promote` without waiting: the caller asks again.

@@ -60,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) ports: Ports,
     /// Everything of the node is below it.
     pub(crate) directory: PathBuf,
+    /// The data directory is below this one, on a disk of its own.
+    pub(crate) disk: Option<PathBuf>,
     daemon: Option<Child>,
 }
 
@@ -89,7 +91,7 @@ impl Node {
         if let Some(user) = user {
             user.give(&directory)?;
         }
-        Ok(Self { name: name.to_owned(), kind, ports, directory, daemon: None })
+        Ok(Self { name: name.to_owned(), kind, ports, directory, disk: None, daemon: None })
     }
 
     pub(crate) fn raft_addr(&self) -> String {
@@ -101,7 +103,7 @@ impl Node {
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.directory.join("data")
+        self.disk.as_ref().unwrap_or(&self.directory).join("data")
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {

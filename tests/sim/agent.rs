@@ -152,6 +152,10 @@ impl World {
                 self.ensure_guard(place);
                 true
             }
+            GuardAction::Kill => {
+                node.server = None;
+                true
+            }
             GuardAction::Disarm => node.guard.as_mut().is_some_and(|guard| {
                 guard.disarm();
                 true

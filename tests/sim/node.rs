@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgherd::ha::{
-    Closes, Consensus, DataDir, Fact, GuardFacts, LeaseFacts, MemberReport, Observation, Policy,
+    Closes, Consensus, DataDir, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation, Policy,
     PostgresFacts, Process, Receiver, Server as ServerFacts, SyncNames, SyncPolicy, Upstream,
 };
 use pgherd_raft::lease::BootTime;
@@ -124,6 +124,7 @@ impl Node {
                         deadline: guard.armed.map(|armed| armed.deadline),
                         epoch: guard.armed.map(|armed| armed.epoch).unwrap_or_default(),
                         heartbeat_age: Duration::ZERO,
+                        killing_for: None,
                     })
                 },
             ),
@@ -191,6 +192,7 @@ impl Node {
             sync_in_use: None,
             left_stream: BTreeMap::new(),
             fenced: Epoch(0),
+            health: Health::default(),
         }
     }
 
@@ -225,6 +227,7 @@ fn policy(cluster: &ClusterState) -> Policy {
         retry_timeout: Duration::from_secs(10),
         maximum_lag_on_failover: 1_048_576,
         primary_start_timeout: Duration::from_secs(20),
+        primary_health_timeout: Duration::from_secs(10),
         sync: SyncPolicy::default(),
         use_pg_rewind: true,
         use_slots: false,

@@ -5,6 +5,7 @@ mod crash;
 mod network;
 mod planned;
 mod put_back;
+mod sick;
 mod synchronous;
 mod timelines;
 mod witness;

@@ -1,0 +1,176 @@
+//! Sick, not dead: the primary runs and is of no use. And what only looks like it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::harness::cluster::{BRING_UP_LIMIT, Cluster, HEAL_LIMIT, Plan};
+use crate::harness::disk::Disk;
+use crate::harness::ledger::Route;
+use crate::harness::workload::{Session, Workload};
+use crate::harness::{clock, processes, wait};
+use crate::run;
+
+/// `primary_health_timeout` here.
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// The time-out, the attempt in progress when it ends, a kill of a second, a take-over.
+const BOUND: Duration = Duration::from_secs(15);
+
+async fn bring_up(cluster: &mut Cluster) -> Result<Workload> {
+    cluster.set("primary_health_timeout", &TIMEOUT.as_secs().to_string())?;
+    cluster.start_all()?;
+    cluster.wait_until_whole(BRING_UP_LIMIT).await?;
+    Workload::start(cluster, None).await
+}
+
+/// Another node takes over, for this reason, in time; in the end the cluster is whole again.
+async fn is_replaced(
+    cluster: &mut Cluster,
+    workload: &Workload,
+    old: usize,
+    begin: Instant,
+    why: &str,
+) -> Result<()> {
+    cluster.wait_for_takeover(old, HEAL_LIMIT).await?;
+    workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
+    let took = begin.elapsed();
+    let gap = workload.ledger.longest_gap_since(Route::Direct, begin);
+    eprintln!("{why}: another primary after {took:.1?}, nobody could write for {gap:.1?}");
+    ensure!(took < BOUND, "it took {took:?}");
+    let log = cluster.node(old)?.log();
+    ensure!(log.contains(why), "the reason is not told: {why:?}");
+    Ok(())
+}
+
+#[test]
+fn a_stopped_postmaster_is_found_out() {
+    run(Plan::of(3), async |cluster| {
+        let mut workload = bring_up(cluster).await?;
+        let old = cluster.wait_for_primary(HEAL_LIMIT).await?;
+        let begin = clock::now();
+        processes::signal(cluster.node(old)?.postmaster_pid()?, Signal::STOP)?;
+        is_replaced(cluster, &workload, old, begin, "has accepted no new connection").await?;
+        cluster.wait_until_whole(HEAL_LIMIT).await?;
+        workload.stop().await;
+        Ok(())
+    });
+}
+
+/// The primary's data directory lies on a disk of its own.
+async fn with_disk(
+    cluster: &mut Cluster,
+    scenario: impl AsyncFnOnce(&mut Cluster, &Workload, usize, &mut Disk) -> Result<()>,
+) -> Result<()> {
+    let place = cluster.node(0)?.directory.join("disk");
+    let Some(mut disk) = Disk::mount(&place, cluster.user.as_ref())? else { return Ok(()) };
+    let node = cluster.node_mut(0)?;
+    let before = node.data_dir();
+    node.disk = Some(place);
+    let text = node.read_config()?;
+    let (from, to) = (before.display().to_string(), node.data_dir().display().to_string());
+    node.write_config(&text.replace(&format!("data_dir: {from}\n"), &format!("data_dir: {to}\n")))?;
+    // The one with the disk comes first, so that it becomes the primary.
+    let mut workload = bring_up(cluster).await?;
+    let primary = cluster.wait_for_primary(HEAL_LIMIT).await?;
+    if primary != 0 {
+        cluster.switchover(primary, 0).await?;
+        cluster.wait_for_takeover(primary, HEAL_LIMIT).await?;
+        cluster.wait_until_whole(HEAL_LIMIT).await?;
+    }
+    let outcome = scenario(cluster, &workload, 0, &mut disk).await;
+    // Before anybody waits for processes that sleep on it.
+    disk.thaw()?;
+    workload.stop().await;
+    if outcome.is_ok() {
+        cluster.stop_all().await?;
+    }
+    outcome
+}
+
+#[test]
+fn a_stalled_data_disk_is_found_out() {
+    run(Plan::of(3), async |cluster| {
+        with_disk(cluster, async |cluster, workload, old, disk| {
+            let begin = clock::now();
+            disk.freeze()?;
+            is_replaced(cluster, workload, old, begin, "the data directory could not be written to").await?;
+            disk.thaw()?;
+            cluster.wait_until_whole(HEAL_LIMIT).await.map(|_| ())
+        })
+        .await
+    });
+}
+
+#[test]
+fn a_full_data_disk_is_found_out() {
+    run(Plan::of(3), async |cluster| {
+        with_disk(cluster, async |cluster, workload, old, disk| {
+            let begin = clock::now();
+            disk.fill()?;
+            is_replaced(cluster, workload, old, begin, "No space left on device").await?;
+            disk.make_room()?;
+            cluster.wait_until_whole(HEAL_LIMIT).await.map(|_| ())
+        })
+        .await
+    });
+}
+
+/// All connections there are, the superuser's reserve included.
+async fn exhaust(port: u16) -> Result<Vec<Session>> {
+    let mut all = Vec::new();
+    loop {
+        match Session::open(port).await {
+            Ok(session) => all.push(session),
+            Err(error) if format!("{error:#}").contains("too many clients") || !all.is_empty() => {
+                return Ok(all);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[test]
+fn a_full_connection_table_and_stopped_standbys_are_no_sickness() {
+    run(Plan::of(3), async |cluster| {
+        let workload = bring_up(cluster).await?;
+        let primary = cluster.wait_for_primary(HEAL_LIMIT).await?;
+        let port = cluster.node(primary)?.ports.postgresql;
+        let timelines = |rows: Vec<crate::harness::cluster::Row>| {
+            rows.into_iter().map(|row| row.timeline).max().unwrap_or_default()
+        };
+        let before = timelines(cluster.rows().await?);
+        let held = exhaust(port).await?;
+        ensure!(held.len() > 50, "only {} connections could be made", held.len());
+        // The daemon's own connections are lost, and their places taken.
+        let first = held.first().context("a connection")?;
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgherd'";
+        first.client.batch_execute(sql).await?;
+        let more = exhaust(port).await?;
+        for (index, node) in cluster.data_nodes() {
+            if index != primary {
+                processes::signal(node.postmaster_pid()?, Signal::STOP)?;
+            }
+        }
+        let begin = clock::now();
+        wait::until("three times the time-out to pass", HEAL_LIMIT, async || {
+            let state = cluster.node(primary).map_err(|error| error.to_string())?.health("/primary").await;
+            if begin.elapsed() > TIMEOUT * 3 { Ok(()) } else { Err(format!("/primary says {state:?}")) }
+        })
+        .await?;
+        for (index, node) in cluster.data_nodes() {
+            if index != primary {
+                processes::signal(node.postmaster_pid()?, Signal::CONT)?;
+            }
+        }
+        eprintln!("{} connections held for {:.1?}", held.len() + more.len(), begin.elapsed());
+        drop((held, more));
+        cluster.wait_until_whole(HEAL_LIMIT).await?;
+        ensure!(cluster.primary().await? == Some(primary), "another node took over");
+        ensure!(timelines(cluster.rows().await?) == before, "somebody was promoted");
+        let log = cluster.node(primary)?.log();
+        ensure!(!log.contains("rule Sick"), "it was taken for sick");
+        drop(workload);
+        Ok(())
+    });
+}
