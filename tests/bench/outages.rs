@@ -25,7 +25,8 @@ pub(crate) async fn bring_up(repeat: usize) -> Result<()> {
 
 /// A cluster of three with clients.
 async fn stage(ttl: u32) -> Result<(Cluster, HaProxy, Workload)> {
-    stage_as(&Plan::of(3)?.with_ttl(ttl)).await
+    // So many killed postmasters would be taken for a crash loop.
+    stage_as(&Plan::of(3)?.with_ttl(ttl).with_settings(&["primary_health_timeout: 0"])).await
 }
 
 async fn stage_as(plan: &Plan) -> Result<(Cluster, HaProxy, Workload)> {

@@ -140,16 +140,6 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// A setting of the new cluster, for before its first start.
-    pub(crate) fn set(&self, key: &str, value: &str) -> Result<()> {
-        const BESIDE: &str = "    loop_wait: 10\n";
-        for (_, node) in self.data_nodes() {
-            let text = node.read_config()?;
-            node.write_config(&text.replace(BESIDE, &format!("{BESIDE}    {key}: {value}\n")))?;
-        }
-        Ok(())
-    }
-
     pub(crate) fn start_all(&mut self) -> Result<()> {
         for index in 0..self.nodes.len() {
             self.start_node(index)?;

@@ -23,11 +23,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Makes one and mounts it. None: this machine does not let us, and why is printed.
-    pub(crate) fn mount(at: &Path, user: Option<&User>) -> Result<Option<Self>> {
+    /// Makes one and mounts it, or says why this machine does not let us.
+    pub(crate) fn mount(at: &Path, user: Option<&User>) -> Result<Result<Self, String>> {
         if !rustix::process::geteuid().is_root() {
-            eprintln!("not run: only root may mount a disk of its own");
-            return Ok(None);
+            return Ok(Err("only root may mount a disk of its own".to_owned()));
         }
         let image = at.with_extension("img");
         fs::create_dir_all(at).with_context(|| format!("making {}", at.display()))?;
@@ -35,14 +34,13 @@ impl Disk {
         let made = run(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&image))
             .and_then(|()| run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(at)));
         if let Err(error) = made {
-            eprintln!("not run: no loop device can be mounted here: {error:#}");
-            return Ok(None);
+            return Ok(Err(format!("no loop device can be mounted here: {error:#}")));
         }
         let disk = Self { mount: at.to_owned(), image, stall: None };
         if let Some(user) = user {
             user.give(at)?;
         }
-        Ok(Some(disk))
+        Ok(Ok(disk))
     }
 
     /// From now on no write and no fsync returns. The thawing is left to a process of its own, which does it when this
@@ -98,7 +96,7 @@ impl Drop for Disk {
         // Its last users may still be at work: it goes when they do.
         let gone = run(Command::new("umount").arg("-l").arg(&self.mount));
         if let Err(error) = thawed.and(gone) {
-            eprintln!("{} was left: {error:#}", self.mount.display());
+            tracing::warn!("{} was left: {error:#}", self.mount.display());
         }
         fs::remove_file(&self.image).ok();
     }

@@ -14,11 +14,20 @@ use crate::run;
 
 /// `primary_health_timeout` here.
 const TIMEOUT: Duration = Duration::from_secs(4);
+const SETTING: &str = "primary_health_timeout: 4";
 /// The time-out, the attempt in progress when it ends, a kill of a second, a take-over.
 const BOUND: Duration = Duration::from_secs(15);
 
+fn plan() -> Result<Plan> {
+    Ok(Plan::of(3)?.with_settings(&[SETTING]))
+}
+
+#[expect(clippy::print_stderr, reason = "what a test measured, and why it was not run")]
+fn tell(what: &str) {
+    eprintln!("{what}");
+}
+
 async fn bring_up(cluster: &mut Cluster) -> Result<Workload> {
-    cluster.set("primary_health_timeout", &TIMEOUT.as_secs().to_string())?;
     cluster.start_all()?;
     cluster.wait_until_whole(BRING_UP_LIMIT).await?;
     Workload::start(cluster, None).await
@@ -36,7 +45,7 @@ async fn is_replaced(
     workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
     let took = begin.elapsed();
     let gap = workload.ledger.longest_gap_since(Route::Direct, begin);
-    eprintln!("{why}: another primary after {took:.1?}, nobody could write for {gap:.1?}");
+    tell(&format!("{why}: another primary after {took:.1?}, nobody could write for {gap:.1?}"));
     ensure!(took < BOUND, "it took {took:?}");
     let log = cluster.node(old)?.log();
     ensure!(log.contains(why), "the reason is not told: {why:?}");
@@ -45,7 +54,7 @@ async fn is_replaced(
 
 #[test]
 fn a_stopped_postmaster_is_found_out() {
-    run(Plan::of(3), async |cluster| {
+    run(plan(), async |cluster| {
         let mut workload = bring_up(cluster).await?;
         let old = cluster.wait_for_primary(HEAL_LIMIT).await?;
         let begin = clock::now();
@@ -63,7 +72,13 @@ async fn with_disk(
     scenario: impl AsyncFnOnce(&mut Cluster, &Workload, usize, &mut Disk) -> Result<()>,
 ) -> Result<()> {
     let place = cluster.node(0)?.directory.join("disk");
-    let Some(mut disk) = Disk::mount(&place, cluster.user.as_ref())? else { return Ok(()) };
+    let mut disk = match Disk::mount(&place, cluster.user.as_ref())? {
+        Ok(disk) => disk,
+        Err(why) => {
+            tell(&format!("not run: {why}"));
+            return Ok(());
+        }
+    };
     let node = cluster.node_mut(0)?;
     let before = node.data_dir();
     node.disk = Some(place);
@@ -90,7 +105,7 @@ async fn with_disk(
 
 #[test]
 fn a_stalled_data_disk_is_found_out() {
-    run(Plan::of(3), async |cluster| {
+    run(plan(), async |cluster| {
         with_disk(cluster, async |cluster, workload, old, disk| {
             let begin = clock::now();
             disk.freeze()?;
@@ -104,7 +119,7 @@ fn a_stalled_data_disk_is_found_out() {
 
 #[test]
 fn a_full_data_disk_is_found_out() {
-    run(Plan::of(3), async |cluster| {
+    run(plan(), async |cluster| {
         with_disk(cluster, async |cluster, workload, old, disk| {
             let begin = clock::now();
             disk.fill()?;
@@ -132,7 +147,7 @@ async fn exhaust(port: u16) -> Result<Vec<Session>> {
 
 #[test]
 fn a_full_connection_table_and_stopped_standbys_are_no_sickness() {
-    run(Plan::of(3), async |cluster| {
+    run(plan(), async |cluster| {
         let workload = bring_up(cluster).await?;
         let primary = cluster.wait_for_primary(HEAL_LIMIT).await?;
         let port = cluster.node(primary)?.ports.postgresql;
@@ -163,7 +178,7 @@ fn a_full_connection_table_and_stopped_standbys_are_no_sickness() {
                 processes::signal(node.postmaster_pid()?, Signal::CONT)?;
             }
         }
-        eprintln!("{} connections held for {:.1?}", held.len() + more.len(), begin.elapsed());
+        tell(&format!("{} connections held for {:.1?}", held.len() + more.len(), begin.elapsed()));
         drop((held, more));
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         ensure!(cluster.primary().await? == Some(primary), "another node took over");
