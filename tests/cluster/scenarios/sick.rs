@@ -189,3 +189,48 @@ fn a_full_connection_table_and_stopped_standbys_are_no_sickness() {
         Ok(())
     });
 }
+
+#[test]
+fn a_consensus_disk_that_stalls_for_the_ttl_demotes_nobody() {
+    run(Plan::of(3), async |cluster| {
+        let place = cluster.node(0)?.directory.join("consensus");
+        let mut disk = match Disk::mount(&place, cluster.user.as_ref())? {
+            Ok(disk) => disk,
+            Err(why) => {
+                tell(&format!("not run: {why}"));
+                return Ok(());
+            }
+        };
+        let node = cluster.node(0)?;
+        let (from, to) = (node.directory.join("raft"), place.join("raft"));
+        let line = |path: &std::path::Path| format!("data_dir: {}\n", path.display());
+        let text = node.read_config()?;
+        ensure!(text.contains(&line(&from)), "the configuration has changed");
+        node.write_config(&text.replace(&line(&from), &line(&to)))?;
+        cluster.start_all()?;
+        let primary = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
+        if primary != 0 {
+            cluster.switchover(primary, 0).await?;
+            cluster.wait_for_takeover(primary, HEAL_LIMIT).await?;
+            cluster.wait_until_whole(HEAL_LIMIT).await?;
+        }
+        let mut workload = Workload::start(cluster, None).await?;
+        let ttl = Duration::from_secs(cluster.common.ttl.into());
+        let begin = clock::now();
+        disk.freeze()?;
+        let stalled = wait::until("the ttl to pass", HEAL_LIMIT, async || {
+            if begin.elapsed() > ttl { Ok(()) } else { Err("not yet".to_owned()) }
+        })
+        .await;
+        disk.thaw()?;
+        stalled?;
+        // Longer than the lease: nothing comes afterwards.
+        workload.wait_until_writing(begin + ttl * 2, HEAL_LIMIT).await?;
+        let gap = workload.ledger.longest_gap_since(Route::Direct, begin);
+        tell(&format!("the consensus disk hung for {ttl:?}: nobody could write for {gap:.1?}"));
+        ensure!(cluster.wait_until_whole(HEAL_LIMIT).await? == 0, "another node took over");
+        ensure!(gap < Duration::from_secs(2), "nobody could write for {gap:?}");
+        workload.stop().await;
+        cluster.stop_all().await
+    });
+}
