@@ -131,6 +131,39 @@ fn a_full_data_disk_is_found_out() {
     });
 }
 
+#[test]
+fn a_postmaster_that_ends_again_and_again_is_not_restarted_for_ever() {
+    run(plan(), async |cluster| {
+        let mut workload = bring_up(cluster).await?;
+        let old = cluster.wait_for_primary(HEAL_LIMIT).await?;
+        let begin = clock::now();
+        let mut kills = 0;
+        while cluster.primary().await?.is_none_or(|primary| primary == old) {
+            ensure!(kills < 10, "it was restarted after {kills} kills");
+            let pid = cluster.node(old)?.postmaster_pid()?;
+            processes::signal(pid, Signal::KILL)?;
+            kills += 1;
+            wait::until("another postmaster, or another primary", HEAL_LIMIT, async || {
+                let primary = cluster.primary().await.map_err(|error| error.to_string())?;
+                let restarted = cluster.node(old).and_then(|node| node.postmaster_pid());
+                let is_other = restarted.is_ok_and(|now| now != pid);
+                match primary {
+                    Some(primary) if primary != old || is_other => Ok(()),
+                    _ => Err(format!("primary {primary:?}")),
+                }
+            })
+            .await?;
+        }
+        tell(&format!("another primary after {kills} kills within {:.1?}", begin.elapsed()));
+        ensure!(kills >= 5, "{kills} kills are no crash loop");
+        let log = cluster.node(old)?.log();
+        ensure!(log.contains("has ended unexpectedly"), "the reason is not told");
+        cluster.wait_until_whole(HEAL_LIMIT).await?;
+        workload.stop().await;
+        Ok(())
+    });
+}
+
 /// All connections there are, the superuser's reserve included.
 async fn exhaust(port: u16) -> Result<Vec<Session>> {
     let mut all = Vec::new();
