@@ -99,6 +99,8 @@ pub struct Agent {
     intent_seen: Option<(u64, BootTime)>,
     shutting_down_since: Option<BootTime>,
     health: health::Memory,
+    /// The epoch when this daemon began to take part.
+    known_at_start: Option<Epoch>,
 }
 
 impl Agent {
@@ -125,6 +127,7 @@ impl Agent {
             intent_seen: None,
             shutting_down_since: None,
             health: health::Memory::default(),
+            known_at_start: None,
         };
         let observation = agent.observe().await;
         let decision = ha::decide(&observation);
@@ -216,7 +219,8 @@ impl Agent {
         }
         // What hinders a clean end need not go away: a daemon that never ended would only be killed. PostgreSQL does not
         // outlive its guard, or ends with the deadline.
-        let is_hindered = matches!(decision.rule, Rule::GuardMissing | Rule::IncompleteDataDir);
+        let is_hindered =
+            matches!(decision.rule, Rule::GuardMissing | Rule::IncompleteDataDir | Rule::Paused);
         if is_hindered && waited_long {
             warn!("the daemon ends although {}", decision.because);
         }

@@ -69,6 +69,9 @@ impl Agent {
         self.collect_closes();
         let mut postgres = self.observe_postgres().await;
         let view = std::sync::Arc::clone(&self.parts.group.watch().borrow());
+        if view.phase == Phase::Member {
+            self.known_at_start.get_or_insert(view.state.lease.epoch);
+        }
         let now = clock::now();
         postgres.health = self.health.complete(self.parts.postgres.health(), &postgres, now);
         let policy = self.parts.policy.policy();
@@ -126,6 +129,7 @@ impl Agent {
             licence: renewer.licence,
             disputed: renewer.disputed,
             given_up: self.given_up(),
+            known_at_start: self.known_at_start.unwrap_or(Epoch(u64::MAX)),
             quiet_for: self.parts.group.quiet_for(now),
             answering: renewer.answering,
             closes: self.closes.as_ref().map(|(closes, at)| Closes { age: now.since(*at), ..closes.clone() }),

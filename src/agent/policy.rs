@@ -55,6 +55,7 @@ impl PolicySource {
             maximum_lag_on_failover: d.maximum_lag_on_failover,
             primary_start_timeout: d.primary_start_timeout,
             primary_health_timeout: d.primary_health_timeout,
+            pause: d.pause,
             sync: self.sync(),
             use_pg_rewind: self.config.postgresql.use_pg_rewind.unwrap_or(d.postgresql.use_pg_rewind),
             use_slots: d.postgresql.use_slots,

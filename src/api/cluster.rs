@@ -1,13 +1,11 @@
-//! The documents about the whole cluster: `/cluster` and `/config`.
+//! The document about the whole cluster: `/cluster`.
 
-use axum::http::StatusCode;
 use pgherd_raft::model::{Lsn, Member, MemberId, MemberKind};
 use serde_json::{Map, Value, json};
 
-use super::reply::Reply;
 use super::standing::{Standing, SyncRole};
 use super::status::{self, PostgresState};
-use crate::ha::{REPORT_FRESH, streams};
+use crate::ha::{REPORT_FRESH, is_paused, streams};
 
 /// Everybody as this node knows them.
 pub(super) fn document(standing: &Standing) -> Value {
@@ -20,13 +18,14 @@ pub(super) fn document(standing: &Standing) -> Value {
         .collect();
     members.sort_by_key(|(_, member)| &member.name);
     let members: Vec<Value> = members.into_iter().map(|(id, member)| row(standing, id, member)).collect();
-    json!({
+    let mut document = json!({
         "members": members,
         "scope": standing.view.scope,
         "pgherd": {
             "answered_by": standing.view.member.name,
             "system_identifier": cluster.system_identifier.map(|identifier| identifier.to_string()),
             "epoch": cluster.lease.epoch,
+            "pinned": cluster.lease.tenure.as_ref().is_some_and(|tenure| tenure.pinned),
             "raft_leader": standing.view.observation.consensus.raft_leader.map(|id| cluster.name_of(id)),
             "witnesses": cluster
                 .members
@@ -35,7 +34,13 @@ pub(super) fn document(standing: &Standing) -> Value {
                 .map(|member| member.name.as_str())
                 .collect::<Vec<_>>(),
         },
-    })
+    });
+    if is_paused(&standing.view.observation)
+        && let Some(object) = document.as_object_mut()
+    {
+        object.insert("pause".to_owned(), json!(true));
+    }
+    document
 }
 
 /// What is known of a member's PostgreSQL, of this node or from another one's report.
@@ -130,13 +135,4 @@ fn lag(newest: Option<Lsn>, reached: Option<Lsn>) -> (Value, Value) {
     let unknown = || json!("unknown");
     let behind = newest.zip(reached).map(|(newest, reached)| json!(newest.bytes_after(reached)));
     (behind.unwrap_or_else(unknown), reached.map_or_else(unknown, |lsn| json!(lsn.to_string())))
-}
-
-/// The cluster-wide configuration.
-pub(super) fn settings(standing: &Standing) -> Reply {
-    let document = &standing.view.observation.cluster.settings.document;
-    match serde_json::from_str::<Value>(document) {
-        Ok(settings @ Value::Object(_)) => Reply::json(StatusCode::OK, &settings),
-        Ok(_) | Err(_) => Reply::text(StatusCode::BAD_GATEWAY, "the cluster has no configuration yet"),
-    }
 }

@@ -24,7 +24,7 @@ use tracing::info;
 use super::reply::Reply;
 use super::{ApiState, Shared};
 use crate::agent::view::View;
-use crate::ha::{Ranking, rank};
+use crate::ha::{Ranking, is_paused, rank};
 
 /// The most bytes of a request's body; a wish needs a hundred.
 const MAX_BODY: usize = 16 * 1024;
@@ -68,7 +68,7 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    async fn run(&self, operation: impl Future<Output = Reply> + Send + 'static) -> Reply {
+    pub(super) async fn run(&self, operation: impl Future<Output = Reply> + Send + 'static) -> Reply {
         let (tell, answer) = oneshot::channel();
         {
             let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,6 +127,8 @@ struct Wish {
     leader: Option<String>,
     candidate: Option<String>,
     scheduled_at: Option<String>,
+    /// The operator says that the primary is dead.
+    primary_is_dead: bool,
 }
 
 /// Patroni's words for it.
@@ -182,7 +184,12 @@ fn read_wish(body: &[u8]) -> Result<Wish, Reply> {
         Some(name) => Some(name),
         None => text("member")?,
     };
-    Ok(Wish { leader: text("leader")?, candidate, scheduled_at: text("scheduled_at")? })
+    let primary_is_dead = match fields.get("primary_is_dead") {
+        None | Some(Value::Null) => false,
+        Some(Value::Bool(says)) => *says,
+        Some(_) => return Err(bad("primary_is_dead is not a boolean")),
+    };
+    Ok(Wish { leader: text("leader")?, candidate, scheduled_at: text("scheduled_at")?, primary_is_dead })
 }
 
 /// A candidate that has just come back is known to be fit a moment later: nobody is refused on a report of before.
@@ -218,7 +225,18 @@ fn judge(word: Word, wish: &Wish, view: &View) -> Result<Intent, Reply> {
         Word::Switchover if wish.leader == wish.candidate => {
             return Err(bad("Switchover target and source are the same"));
         }
+        Word::Switchover if wish.primary_is_dead => {
+            return Err(bad("a primary that is dead hands nothing over: ask for a failover"));
+        }
         Word::Switchover | Word::Failover => {}
+    }
+    if word == Word::Switchover && is_paused(&view.observation) {
+        if wish.scheduled_at.is_some() {
+            return Err(bad("Can't schedule switchover in the paused state"));
+        }
+        if wish.candidate.is_none() {
+            return Err(bad("Switchover is possible only to a specific candidate in a paused state"));
+        }
     }
     if let Some(at) = &wish.scheduled_at {
         return Err(refuse_schedule(at));
@@ -246,7 +264,9 @@ fn judge(word: Word, wish: &Wish, view: &View) -> Result<Intent, Reply> {
     check_candidates(word, view, &ranking, target)?;
     match (word, holder, target) {
         (Word::Switchover, Some(from), to) => Ok(Intent::Switchover { from, to }),
-        (_, _, Some(to)) => Ok(Intent::Failover { to, accepts_loss: false, holder_is_dead: false }),
+        (_, _, Some(to)) => {
+            Ok(Intent::Failover { to, accepts_loss: false, holder_is_dead: wish.primary_is_dead })
+        }
         (_, _, None) => Err(bad("Failover could be performed only to a specific candidate")),
     }
 }

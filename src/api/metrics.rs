@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use super::reply::Reply;
 use super::standing::{Standing, SyncRole};
 use super::status::{self, PostgresState};
-use crate::ha::{Server, streams};
+use crate::ha::{Server, is_paused, streams};
 use crate::metrics::{self, Page};
 
 /// The page.
@@ -47,7 +47,7 @@ fn as_patroni(page: &mut Page, standing: &Standing) {
     page.sample(metrics::TIMELINE, timeline(standing, server));
     page.sample(metrics::DCS_LAST_SEEN, standing.view.consensus_seen.map_or(0, status::unix_seconds));
     page.flag(metrics::PENDING_RESTART, false);
-    page.flag(metrics::IS_PAUSED, false);
+    page.flag(metrics::IS_PAUSED, is_paused(&standing.view.observation));
     page.sample(metrics::POSTGRES_STATE, state.number());
 }
 

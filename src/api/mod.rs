@@ -5,7 +5,7 @@
 //! replicated state and wait until it has happened. It never decides and never touches PostgreSQL.
 //!
 //! Reading order: [`standing`] (what may be said of this node now), `health` (which path is 200 when), `status` and
-//! `cluster` (the documents), `intent` (switchover and failover), `server` (connections and their limits).
+//! `cluster` (the documents), `intent` (switchover and failover), `settings` (`/config`), `server` (connections and their limits).
 
 mod auth;
 mod cluster;
@@ -14,6 +14,7 @@ mod intent;
 mod metrics;
 mod reply;
 mod server;
+mod settings;
 mod standing;
 mod status;
 #[cfg(test)]
@@ -102,7 +103,7 @@ fn safe(api: &ApiState, request: &Request) -> Reply {
         "readiness" => Reply::status_only(StatusCode::OK, health::is_ready(&standing, query)),
         "patroni" => Reply::json(StatusCode::OK, &status::document(&standing)),
         "cluster" => Reply::json(StatusCode::OK, &cluster::document(&standing)),
-        "config" => cluster::settings(&standing),
+        "config" => settings::get(&standing),
         "metrics" => metrics::page(&standing),
         _ => {
             let code = if health::is_well(&standing, path, query) {
@@ -124,7 +125,7 @@ async fn unsafe_method(shared: Shared, request: Request) -> Reply {
     let first = first_part(request.uri().path()).to_owned();
     let handled = matches!(
         (method.as_str(), first.as_str()),
-        ("POST", "switchover" | "failover") | ("DELETE", "switchover")
+        ("POST", "switchover" | "failover") | ("DELETE", "switchover") | ("PATCH" | "PUT", "config")
     );
     if !handled {
         return Reply::text(StatusCode::NOT_IMPLEMENTED, format!("Unsupported method ('{method}')"));
@@ -135,6 +136,8 @@ async fn unsafe_method(shared: Shared, request: Request) -> Reply {
     match (method.as_str(), first.as_str()) {
         ("POST", "switchover") => intent::post(shared, request, intent::Word::Switchover).await,
         ("POST", _) => intent::post(shared, request, intent::Word::Failover).await,
+        ("PATCH", _) => settings::change(shared, request, settings::Way::Patch).await,
+        ("PUT", _) => settings::change(shared, request, settings::Way::Put).await,
         _ => Reply::text(StatusCode::NOT_FOUND, "no switchover is scheduled"),
     }
 }

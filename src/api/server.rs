@@ -187,7 +187,10 @@ async fn converse(stream: TcpStream, router: Router, is_operating: Arc<AtomicBoo
     }
     let answers = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        is_operating.store(*request.method() == Method::POST, Ordering::Relaxed);
+        is_operating.store(
+            matches!(*request.method(), Method::POST | Method::PATCH | Method::PUT),
+            Ordering::Relaxed,
+        );
         answers.call(request)
     });
     let connection = hyper::server::conn::http1::Builder::new()

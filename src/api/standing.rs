@@ -8,7 +8,7 @@ use pgherd_raft::lease::{BootTime, Licence, patience};
 use pgherd_raft::model::{Lsn, MemberId};
 
 use crate::agent::view::View;
-use crate::ha::{Process, SERVER_FRESH, Server, State, SyncMode, streams};
+use crate::ha::{Process, SERVER_FRESH, Server, State, SyncMode, holds_pinned, streams};
 
 /// The agent observes about each second. A view older than this says nothing about a stream any more.
 const VIEW_FRESH: Duration = Duration::from_secs(5);
@@ -56,7 +56,7 @@ impl Standing {
         matches!(self.view.observation.postgres.process.of_any_age(), Some(Process::Running { .. }))
     }
 
-    /// Clients may write here: the lease is proved, and PostgreSQL runs as a primary which is complete. A server which does not answer by
+    /// Clients may write here: the lease is proved, or pinned here, and PostgreSQL runs as a primary which is complete. A server which does not answer by
     /// SQL for the moment (a full connection table) stays what it was.
     pub(super) fn is_primary(&self) -> bool {
         let is_writable = match (self.server(), self.view.decision.state) {
@@ -64,11 +64,12 @@ impl Standing {
             (Some(server), _) => !server.is_in_recovery,
             (None, state) => state == State::Primary && self.is_running(),
         };
-        self.licence.is_some() && is_writable
+        (self.licence.is_some() || holds_pinned(&self.view.observation)) && is_writable
     }
 
     /// Is this the primary as far as clients may be told? Where synchronous standbys can silence a holder before its lease
-    /// ends, a holder that renewed nothing for their patience may have been replaced: it runs on, but is not recommended.
+    /// ends, a holder that renewed nothing for their patience may have been replaced: it runs on, but is not recommended. A pinned lease is not
+    /// taken over.
     pub(super) fn takes_clients(&self) -> bool {
         let observation = &self.view.observation;
         let may_be_silenced =
@@ -77,7 +78,7 @@ impl Standing {
             observation.cluster.lease.tenure.as_ref().map(|tenure| Duration::from_millis(tenure.ttl_ms));
         let patience = patience(ttl.unwrap_or(observation.policy.ttl));
         let is_recent = self.licence.is_some_and(|won| self.now.since(won.sent) <= patience);
-        self.is_primary() && (is_recent || !may_be_silenced)
+        self.is_primary() && (is_recent || !may_be_silenced || holds_pinned(observation))
     }
 
     /// What a member is to the holder's commits, as the replicated sets and the mode say; none: nothing.

@@ -7,7 +7,7 @@ use pgherd_raft::model::Tags;
 use serde_json::{Map, Value, json};
 
 use super::standing::{Standing, SyncRole};
-use crate::ha::{ControlState, DataDir, JobKind, Process, Server, State, streams};
+use crate::ha::{ControlState, DataDir, JobKind, Process, Server, State, is_pause_in_force, streams};
 
 /// PostgreSQL's state in Patroni's words, and its number in `patroni_postgres_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -149,6 +149,9 @@ pub(super) fn document(standing: &Standing) -> Value {
         if !server.senders.is_empty() {
             put("replication", replication(server));
         }
+    }
+    if is_pause_in_force(observation) {
+        put("pause", json!(true));
     }
     if standing.holder().is_none() {
         put("cluster_unlocked", json!(true));

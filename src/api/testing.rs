@@ -188,6 +188,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 maximum_lag_on_failover: 1024 * 1024,
                 primary_start_timeout: Duration::from_secs(300),
                 primary_health_timeout: Duration::from_secs(10),
+                pause: false,
                 sync: crate::ha::SyncPolicy::default(),
                 use_pg_rewind: true,
                 use_slots: true,

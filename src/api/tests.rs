@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::standing::Standing;
 use super::testing::{EPOCH, FakeGroup, Fate, golden, licensed, protected, server, state, view};
-use super::{ApiServer, auth, cluster, health, intent, metrics, serve, status};
+use super::{ApiServer, auth, cluster, health, intent, metrics, serve, settings, status};
 use crate::agent::view::View;
 use crate::ha::{Fact, Job, JobKind, Process, State, SyncMode};
 
@@ -258,9 +258,9 @@ fn documents() {
     assert_eq!((&leader["role"], &leader["state"]), (&json!("leader"), &json!("crashed")));
     golden("metrics_primary", &metrics::page(&primary()).body);
     golden("metrics_standby", &metrics::page(&standby()).body);
-    assert_eq!(cluster::settings(&primary()).body, "{\"ttl\":5,\"loop_wait\":10}");
+    assert_eq!(settings::get(&primary()).body, "{\"ttl\":5,\"loop_wait\":10}");
     let unset = changed(1, |view| view.observation.cluster.settings.document.clear());
-    assert_eq!(cluster::settings(&standing(unset, licensed(NOW))).code, StatusCode::BAD_GATEWAY);
+    assert_eq!(settings::get(&standing(unset, licensed(NOW))).code, StatusCode::BAD_GATEWAY);
 }
 
 // The server.
@@ -451,6 +451,50 @@ fn whatever_becomes_of_a_wish_is_told() {
         let (server, _) = start(3, fate);
         assert_eq!(post(server.local_addr(), "/failover", body), (code, text.to_owned()));
     }
+}
+
+#[test]
+fn settings_are_changed_over_http() {
+    let (server, group) = start(3, Fate::Done);
+    let ask = |request: &str| exchange(server.local_addr(), request);
+    let answer = ask("PATCH /config HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.0 411 "), "{answer}");
+    for (body, code) in [("{}", 400), ("[1]", 400), ("{", 400), ("{\"pause\":true}", 200)] {
+        let answer = ask(&format!("PATCH /config HTTP/1.0\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        assert!(answer.starts_with(&format!("HTTP/1.0 {code} ")), "{body}: {answer}");
+    }
+    assert!(group.state().settings.document.contains("\"pause\":true"));
+}
+
+#[test]
+fn a_paused_cluster_says_so() {
+    let wanted = |view: &mut View| view.observation.policy.pause = true;
+    let pinned = |view: &mut View| {
+        wanted(view);
+        view.observation.cluster.lease.tenure.as_mut().expect("held").pinned = true;
+    };
+    let says = |view: View| {
+        let standing = standing(view, RenewerFacts::default());
+        let metric =
+            metrics::page(&standing).body.contains("patroni_is_paused{scope=\"demo\",name=\"node1\"} 1");
+        let is_true = |document: Value| document.get("pause") == Some(&json!(true));
+        (
+            metric,
+            is_true(cluster::document(&standing)),
+            is_true(status::document(&standing)),
+            standing.is_primary(),
+        )
+    };
+    assert_eq!(says(changed(1, |_| {})), (false, false, false, false));
+    // Only once the pin is there may the daemon be stopped, and is a licence not needed to go on.
+    assert_eq!(says(changed(1, wanted)), (true, true, false, false));
+    assert_eq!(says(changed(1, pinned)), (true, true, true, true));
+    let armed = |view: &mut View| {
+        pinned(view);
+        let Fact::Known { value, .. } = &mut view.observation.guard else { panic!("a guard") };
+        value.deadline = Some(NOW);
+    };
+    assert_eq!(says(changed(1, armed)), (true, true, false, true));
 }
 
 #[tokio::test]

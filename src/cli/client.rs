@@ -75,6 +75,11 @@ impl Client {
         self.request(addr, path, Method::POST, body, OPERATION_PATIENCE).await
     }
 
+    /// Asks the member at `host:port` to change a document.
+    pub(super) async fn patch(&self, addr: &str, path: &str, body: String) -> Result<Answer, NoAnswer> {
+        self.request(addr, path, Method::PATCH, body, OPERATION_PATIENCE).await
+    }
+
     async fn request(
         &self,
         addr: &str,

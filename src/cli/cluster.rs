@@ -40,6 +40,9 @@ pub(super) struct Insight {
     pub(super) system_identifier: Option<String>,
     #[serde(default)]
     pub(super) epoch: u64,
+    /// The primary's lease is pinned by pause.
+    #[serde(default)]
+    pub(super) pinned: bool,
     #[serde(default)]
     pub(super) raft_leader: Option<String>,
 }

@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod list;
 mod output;
+mod pause;
 mod succeed;
 mod table;
 mod version;
@@ -55,6 +56,10 @@ enum Command {
     Switchover(SwitchoverArguments),
     /// Make a standby the primary, whether there is a primary or not
     Failover(FailoverArguments),
+    /// Switch automation off: nothing is started, stopped or promoted, and daemons may be stopped
+    Pause(PauseArguments),
+    /// Switch automation on again
+    Resume(PauseArguments),
     /// Print the version of pgherdctl, and of the members of a cluster when one is named
     Version(VersionArguments),
 }
@@ -122,9 +127,23 @@ struct FailoverArguments {
     /// The standby which takes over
     #[arg(long, value_name = "NAME")]
     candidate: Option<String>,
+    /// You know that the present primary's machine is dead or switched off: nothing else is waited for. What only it
+    /// has is lost; if it lives, two nodes take writes
+    #[arg(long)]
+    primary_is_dead: bool,
     /// Ask nothing
     #[arg(long)]
     force: bool,
+}
+
+#[derive(Debug, Args)]
+struct PauseArguments {
+    /// Name of the cluster [default: `scope` of the configuration]
+    #[arg(value_name = "CLUSTER_NAME")]
+    scope: Option<String>,
+    /// Wait until all members have noticed
+    #[arg(long)]
+    wait: bool,
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +206,8 @@ async fn perform(output: &mut Output, arguments: &Arguments) -> Result<(), Failu
         Command::List(list) => list::run(output, &sources, &client, list).await,
         Command::Switchover(options) => succeed::switchover(output, &sources, &client, options).await,
         Command::Failover(options) => succeed::failover(output, &sources, &client, options).await,
+        Command::Pause(options) => pause::run(output, &sources, &client, options, true).await,
+        Command::Resume(options) => pause::run(output, &sources, &client, options, false).await,
         Command::Version(options) => version::of_members(output, &sources, &client, options).await,
     }
 }

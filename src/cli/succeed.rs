@@ -20,6 +20,8 @@ struct Request {
     action: &'static str,
     leader: Option<String>,
     candidate: Option<String>,
+    /// The operator says that the present primary is dead.
+    primary_is_dead: bool,
 }
 
 /// The planned change.
@@ -44,7 +46,7 @@ pub(super) async fn switchover(
     }
     let candidate = choose(output, &cluster, "switchover", options.candidate.clone(), options.force)?;
     refuse_schedule(output, options)?;
-    let request = Request { action: "switchover", leader: Some(leader), candidate };
+    let request = Request { action: "switchover", leader: Some(leader), candidate, primary_is_dead: false };
     confirm(output, &cluster, &request, options.force)?;
     perform(output, sources, client, &cluster, &request).await
 }
@@ -62,7 +64,8 @@ pub(super) async fn failover(
     if candidate.is_none() {
         return Err(Failure::because("Failover could be performed only to a specific candidate"));
     }
-    let request = Request { action: "failover", leader: None, candidate };
+    let primary_is_dead = options.primary_is_dead;
+    let request = Request { action: "failover", leader: None, candidate, primary_is_dead };
     confirm(output, &cluster, &request, options.force)?;
     perform(output, sources, client, &cluster, &request).await
 }
@@ -155,6 +158,14 @@ fn confirm(
         .map_or_else(String::new, |leader| format!(", demoting current leader {}", leader.name));
     let question =
         format!("Are you sure you want to {} cluster {}{demoting}?", request.action, cluster.scope);
+    if request.primary_is_dead {
+        let name = cluster.leader().map_or("the old primary", |leader| leader.name.as_str());
+        output.say(&format!(
+            "Only you can know that {name} is dead. Everything that it committed and {} has not received is lost. If {name} \
+             still runs, two nodes take writes, and those of {name} are lost: switch its machine off first.",
+            request.candidate.as_deref().unwrap_or("the candidate")
+        ));
+    }
     if output.confirm(&question)? {
         return Ok(());
     }
@@ -204,6 +215,9 @@ async fn ask_a_member(
     let mut body = json!({ "candidate": request.candidate });
     if let (Some(leader), Value::Object(fields)) = (&request.leader, &mut body) {
         fields.insert("leader".to_owned(), json!(leader));
+    }
+    if let (true, Value::Object(fields)) = (request.primary_is_dead, &mut body) {
+        fields.insert("primary_is_dead".to_owned(), json!(true));
     }
     let mut refusals = Vec::new();
     for address in addresses {

@@ -173,7 +173,7 @@ fn at_least_two_seconds(timeout: Duration) -> Duration {
 }
 
 /// Settings which are kept and change nothing yet.
-const LATER: [&str; 13] = [
+const LATER: [&str; 12] = [
     "primary_stop_timeout",
     "master_stop_timeout",
     "max_timelines_history",
@@ -181,7 +181,6 @@ const LATER: [&str; 13] = [
     "check_timeline",
     "member_slots_ttl",
     "primary_race_backoff",
-    "pause",
     "slots",
     "permanent_slots",
     "permanent_replication_slots",

@@ -51,7 +51,6 @@ fn patronis_documents_mean_the_same() {
         [
             "primary_stop_timeout",
             "member_slots_ttl",
-            "pause",
             "slots",
             "permanent_slots",
             "ignore_slots",

@@ -8,7 +8,7 @@ use super::action::{Action, GuardAction, PgAction, StopMode};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Fact, Observation, Process};
 use super::rule::Rule;
-use super::{holder, shutdown, standby, succession, switchover};
+use super::{holder, pause, shutdown, standby, succession, switchover};
 
 /// A guard whose heartbeat is older than this is not counted on.
 pub const GUARD_STALE: Duration = Duration::from_secs(1);
@@ -23,7 +23,10 @@ const CHANGE_IS_NEAR: Duration = Duration::from_millis(50);
 ///
 /// Safety comes first: a PostgreSQL that may be writable without a lease is stopped before anything else is looked at.
 pub fn decide(o: &Observation) -> Decision {
-    let decision = with_overdue_intent(o, first_rule(o));
+    let mut decision = with_overdue_intent(o, first_rule(o));
+    if pause::is_paused(o) {
+        decision.because.insert_str(0, "PAUSE: ");
+    }
     if is_change_near(o) { decision.again_in(CHANGE_IS_NEAR) } else { decision }
 }
 
@@ -56,13 +59,16 @@ fn first_rule(o: &Observation) -> Decision {
         return decision;
     }
     if o.shutting_down {
-        return shutdown::decide(o);
+        return pause::of_shutdown(o).unwrap_or_else(|| shutdown::decide(o));
     }
     match o.cluster.lease.holder() {
         Some(holder) if holder == o.me => holder::decide(o),
-        Some(holder) => {
-            succession::of_silent_holder(o, holder).unwrap_or_else(|| standby::decide(o, Some(holder)))
-        }
+        holder if pause::is_paused(o) => holder
+            .and_then(|holder| pause::by_operators_word(o, holder))
+            .unwrap_or_else(|| pause::of_other(o, holder)),
+        Some(holder) => pause::by_operators_word(o, holder)
+            .or_else(|| succession::of_silent_holder(o, holder))
+            .unwrap_or_else(|| standby::decide(o, Some(holder))),
         None => succession::of_vacant_lease(o),
     }
 }
@@ -121,6 +127,11 @@ fn guard_missing(o: &Observation) -> Option<Decision> {
         }
         Fact::Unknown(why) => format!("there is no guard: {why}"),
     };
+    if pause::holds_pinned(o) {
+        // One that does not answer is ended, and PostgreSQL with it, before another takes its place.
+        let ends = o.shutting_down.then(|| pause::of_shutdown(o)).flatten();
+        return Some(ends.unwrap_or_else(|| pause::left(o, &because)));
+    }
     let state = if may_be_writable(o) { State::Demoting } else { State::Waiting };
     Some(
         Decision::new(state, Rule::GuardMissing, because, SOON)
@@ -139,7 +150,7 @@ fn wrong_data(o: &Observation) -> Option<Decision> {
                 "the data directory is not empty and holds no database system ({found}): empty it, or name another one"
             ),
         ),
-        DataDir::Incomplete if o.job.is_none() => Some(
+        DataDir::Incomplete if o.job.is_none() && !pause::is_paused(o) => Some(
             Decision::new(
                 State::Waiting,
                 Rule::IncompleteDataDir,
@@ -151,7 +162,11 @@ fn wrong_data(o: &Observation) -> Option<Decision> {
         DataDir::Initialised { .. } => {
             let own = o.postgres.control.of_any_age()?.system_identifier;
             let cluster = o.cluster.system_identifier.filter(|cluster| *cluster != own)?;
-            stuck(Rule::OtherSystem, other_system(&o.my_name(), cluster, own))
+            let because = other_system(&o.my_name(), cluster, own);
+            if pause::is_paused(o) {
+                return Some(pause::left(o, &because));
+            }
+            stuck(Rule::OtherSystem, because)
         }
         DataDir::Empty | DataDir::Incomplete => None,
     }

@@ -79,6 +79,8 @@ pub enum State {
     Rewinding,
     /// Cannot go on without an operator.
     Stuck,
+    /// Automation is off, and something is left as it is.
+    Paused,
     /// Ends.
     Stopping,
 }
@@ -100,6 +102,7 @@ impl State {
             Self::Demoting => "demoting",
             Self::Rewinding => "rewinding",
             Self::Stuck => "stuck",
+            Self::Paused => "paused",
             Self::Stopping => "stopping",
         }
     }

@@ -130,6 +130,9 @@ pub struct LeaseFacts {
     pub disputed: Option<Epoch>,
     /// Epochs up to this one were given up for good; durable.
     pub given_up: Epoch,
+    /// The epoch of the record when this life of the daemon began to take part: an earlier life may have asked for the
+    /// end of this one and of earlier ones, but of none above.
+    pub known_at_start: Epoch,
     /// How long this node's own voter has heard nothing from a holder.
     pub quiet_for: Duration,
     /// The voters which acknowledged one of the last rounds of this holder.

@@ -14,13 +14,13 @@ use super::facts::{DataDir, Observation, Process};
 use super::health::is_silenced;
 use super::report::{SERVER_FRESH, own_report};
 use super::rule::Rule;
-use super::{health, switchover, sync};
+use super::{health, pause, switchover, sync};
 
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
 const START_ATTEMPTS: u32 = 3;
 
 pub(super) fn decide(o: &Observation) -> Decision {
-    if let Some(decision) = before_acting(o) {
+    if let Some(decision) = before_acting(o).or_else(|| pause::of_holder(o)) {
         return decision;
     }
     let next = if o.licence().is_none() {
@@ -60,7 +60,8 @@ fn before_acting(o: &Observation) -> Option<Decision> {
     }
     let because = format!("epoch {} was granted to an earlier life of this node", lease.epoch);
     let decision = Decision::new(State::Starting, Rule::StrangerToEpoch, because, SOON);
-    if !is_stopped(o) {
+    // A pinned epoch covers whatever runs, whichever life of the guard watches it.
+    if !is_stopped(o) && !tenure.pinned {
         let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
         return Some(decision.act(Action::Postgres(stop)).wait("the old processes to be gone"));
     }
@@ -105,8 +106,12 @@ pub(super) fn renewed(
         to: o.me,
         session,
         ttl_ms: millis(o.policy.ttl),
-        basis: Basis::Renewed { voters, pinned: false },
+        basis: Basis::Renewed { voters, pinned: is_pinned(o) },
     }
+}
+
+fn is_pinned(o: &Observation) -> bool {
+    o.cluster.lease.tenure.as_ref().is_some_and(|tenure| tenure.pinned)
 }
 
 pub(super) fn millis(time: Duration) -> u64 {
@@ -117,11 +122,13 @@ pub(super) fn millis(time: Duration) -> u64 {
 /// present epoch was won.
 ///
 /// Each new epoch waits for the guard to be armed under the present one. The next epoch's wait covers the ttl of the
-/// present one only: a deadline of an earlier epoch with a longer ttl could outlive it.
-fn change_of_epoch(o: &Observation) -> Option<Decision> {
+/// present one only: a deadline of an earlier epoch with a longer ttl could outlive it. In pause there is none.
+pub(super) fn change_of_epoch(o: &Observation) -> Option<Decision> {
     let lease = &o.cluster.lease;
     let tenure = lease.tenure.as_ref()?;
-    if may_be_writable(o) && !is_armed_for(o, lease.epoch) {
+    let is_disarmed = o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_none());
+    let is_unguarded = tenure.pinned && is_disarmed;
+    if may_be_writable(o) && !is_armed_for(o, lease.epoch) && !is_unguarded {
         return None;
     }
     let state = if may_be_writable(o) { State::Primary } else { State::Starting };
@@ -348,7 +355,7 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
         .act(Action::Postgres(PgAction::StartPrimary))
 }
 
-fn is_armed_for(o: &Observation, epoch: Epoch) -> bool {
+pub(super) fn is_armed_for(o: &Observation, epoch: Epoch) -> bool {
     o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some() && guard.epoch == epoch)
 }
 
@@ -388,7 +395,7 @@ fn running(o: &Observation) -> Decision {
     if !is_armed {
         return Decision::new(State::Primary, Rule::ArmGuard, "the guard is armed", SOON).act(arm);
     }
-    housekeeping(o, server).or_else(|| sync::of_primary(o, server)).unwrap_or_else(|| {
+    keep(o, server).unwrap_or_else(|| {
         let because = format!("no action. I am ({}), the leader with the lock", o.my_name());
         let lead = Decision::new(State::Primary, Rule::Lead, because, o.policy.loop_wait);
         if sync::is_changing(o) { lead.again_in(SOON) } else { lead }
@@ -411,6 +418,11 @@ fn records_timeline(o: &Observation, server: &super::facts::Server) -> Option<Ac
     let is_known = above <= TimelineId(1) || above <= o.cluster.timelines.highest;
     let epoch = o.cluster.lease.epoch;
     (!is_known).then_some(Action::Propose(Command::ReserveTimeline { epoch, above }))
+}
+
+/// What a writable primary does beside its work.
+pub(super) fn keep(o: &Observation, server: &super::facts::Server) -> Option<Decision> {
+    housekeeping(o, server).or_else(|| sync::of_primary(o, server))
 }
 
 /// What a running primary records and keeps.

@@ -5,7 +5,7 @@
 //! acknowledged a renewal whose deadline has not passed. No rule makes a node writable on a guess.
 //!
 //! Reading order: [`decide`] (the order of the rules), then a file a situation: `holder`, `switchover`, `shutdown` for
-//! the node with the lease; `succession`, `standby` for the others; `candidate` and `lineage` answer who is next and
+//! the node with the lease; `succession`, `standby` for the others; `pause` for all while automation is off; `candidate` and `lineage` answer who is next and
 //! who went another way. [`Rule`] lists every rule.
 //!
 //! Pure: no clock, no I/O, no randomness, no async; [`Observation::now`] is data.
@@ -19,6 +19,7 @@ mod fence;
 mod health;
 mod holder;
 mod lineage;
+mod pause;
 mod policy;
 mod report;
 mod rule;
@@ -36,6 +37,7 @@ pub use decide::{GUARD_STALE, decide};
 pub use decision::{Decision, State};
 pub use facts::*;
 pub use health::{CRASH_LOOP, CRASH_WINDOW, Condemned, Health, Probe};
+pub use pause::{holds_pinned, is_pause_in_force, is_paused};
 pub use policy::*;
 pub use report::{SERVER_FRESH, STAND_BACK, own_report, streams};
 pub use rule::Rule;

@@ -19,6 +19,8 @@ pub struct Policy {
     pub primary_start_timeout: Duration,
     /// How long a primary may be of no use before it gives the lease to another member; zero: for ever.
     pub primary_health_timeout: Duration,
+    /// Automation is to be off.
+    pub pause: bool,
     /// Synchronous replication.
     pub sync: SyncPolicy,
     /// Whether a diverged former primary may be rewound.

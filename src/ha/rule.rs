@@ -76,6 +76,17 @@ pub enum Rule {
     /// The holder runs a writable PostgreSQL.
     Lead,
 
+    /// Pause: the holder takes a pinned epoch.
+    Pause,
+    /// Pause: the guard of the pinned epoch is disarmed.
+    DisarmInPause,
+    /// Pause is over: the holder arms the guard and takes an epoch which is not pinned.
+    Resume,
+    /// Pause: what automation would do is left.
+    Paused,
+    /// An operator says that the holder is dead: the lease is asked for.
+    TakeByWord,
+
     /// An operator's switchover: PostgreSQL is checkpointed and stopped.
     HandOverStop,
     /// An operator's switchover: the lease goes to the target.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgherd_raft::lease::patience;
-use pgherd_raft::model::{Basis, Command, Intent, IntentEnd, MemberId, MemberKind, Tenure};
+use pgherd_raft::model::{Basis, Command, Intent, IntentEnd, MemberId, MemberKind};
 
 use super::action::{Action, JobKind, LeaseAction, PgAction};
 use super::candidate::{REPORT_FRESH, Ranking, rank};
@@ -61,10 +61,10 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     }
     if fences_are_needed(o) {
         let since = o.lease.quiet_for.saturating_sub(wait);
-        return Some(fence::before_take_over(o, since).unwrap_or_else(|| close(o, tenure, &silent)));
+        return Some(fence::before_take_over(o, since).unwrap_or_else(|| close(o, &silent)));
     }
     let ranking = rank(o, Some(holder));
-    Some(my_turn(o, &ranking, Some(wait)).unwrap_or_else(|| close(o, tenure, &silent)))
+    Some(my_turn(o, &ranking, Some(wait)).unwrap_or_else(|| close(o, &silent)))
 }
 
 /// Does a take-over by this node need fences? An operator who was told what may be lost can do without.
@@ -89,7 +89,7 @@ pub(super) fn takes_part(o: &Observation) -> bool {
 
 /// Shortly before the epoch can be closed, and while the lease is vacant, the old stream is ended here, so that this
 /// node's position is final when it is compared.
-fn end_stream(o: &Observation, wait: Duration) -> Option<Decision> {
+pub(super) fn end_stream(o: &Observation, wait: Duration) -> Option<Decision> {
     let server = o.postgres.server.of_any_age()?;
     let early = wait.saturating_sub(END_STREAM_EARLY);
     if o.lease.quiet_for < early || !takes_part(o) || o.postgres.configured_upstream.is_none() {
@@ -203,20 +203,11 @@ fn named_successor(o: &Observation, ranking: &Ranking, to: MemberId) -> Option<D
 }
 
 /// First as a question, then for real, then the grant.
-fn close(o: &Observation, tenure: &Tenure, silent: &str) -> Decision {
+fn close(o: &Observation, silent: &str) -> Decision {
     let lease = &o.cluster.lease;
     let (epoch, voters) = (lease.epoch, lease.voters.clone());
     let candidate = |rule| Decision::new(State::Candidate, rule, silent, ASK_AGAIN);
     let ask = |for_real| Action::Lease(LeaseAction::Close { epoch, voters: voters.clone(), for_real });
-    if tenure.pinned {
-        return Decision::new(
-            State::CatchingUp,
-            Rule::Suspect,
-            format!("{silent}, but its epoch is pinned"),
-            SOON,
-        )
-        .wait("the holder, or an operator's failover");
-    }
     let Some(answers) = o.lease.closes.as_ref().filter(|closes| closes.epoch == epoch) else {
         return candidate(Rule::AskToClose).act(ask(false)).wait("a majority that would close the epoch");
     };

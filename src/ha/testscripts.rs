@@ -203,6 +203,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             maximum_lag_on_failover: 1024 * 1024,
             primary_start_timeout: Duration::from_secs(300),
             primary_health_timeout: Duration::from_secs(10),
+            pause: false,
             sync: SyncPolicy::default(),
             use_pg_rewind: true,
             use_slots: true,
@@ -322,6 +323,9 @@ impl Script {
         }
         if let Some(epoch) = args.take_key("given_up") {
             self.o.lease.given_up = Epoch(epoch.parse()?);
+        }
+        if let Some(epoch) = args.take_key("at_start") {
+            self.o.lease.known_at_start = Epoch(epoch.parse()?);
         }
         if let Some(epoch) = args.take_key("disputed") {
             self.o.lease.disputed = Some(Epoch(epoch.parse()?));
@@ -473,7 +477,10 @@ impl Script {
         let from = self.o.cluster.lease.holder();
         let intent = match (kind.as_str(), from, to) {
             ("switchover", Some(from), to) => Intent::Switchover { from, to },
-            ("failover", _, Some(to)) => Intent::Failover { to, accepts_loss: false, holder_is_dead: false },
+            ("failover", _, Some(to)) => {
+                let holder_is_dead = args.take_key("dead") == Some("true");
+                Intent::Failover { to, accepts_loss: false, holder_is_dead }
+            }
             _ => return Err("an intent is: switchover [to=NAME], or failover to=NAME".into()),
         };
         self.o.cluster.intent = Some(PendingIntent { id: 77, intent });
@@ -591,6 +598,9 @@ impl Script {
         }
         if let Some(timeout) = args.take_key("primary_health_timeout") {
             self.o.policy.primary_health_timeout = ms(timeout)?;
+        }
+        if let Some(pause) = args.take_key("pause") {
+            self.o.policy.pause = pause.parse()?;
         }
         if let Some(rewind) = args.take_key("use_pg_rewind") {
             self.o.policy.use_pg_rewind = rewind.parse()?;

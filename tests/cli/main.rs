@@ -92,6 +92,7 @@ fn help_texts() {
         ("help_list", &["list", "--help"]),
         ("help_switchover", &["switchover", "--help"]),
         ("help_failover", &["failover", "--help"]),
+        ("help_pause", &["pause", "--help"]),
         ("help_version", &["version", "--help"]),
     ] {
         let mut command = tool();
@@ -110,6 +111,35 @@ fn a_wrong_command_line_is_status_2() {
         let run = run(command, "");
         assert_eq!((run.status, run.out.as_str()), (2, ""), "{}", run.err);
     }
+}
+
+#[test]
+fn pause_and_resume() {
+    let member = FakeMember::start("cluster.json");
+    let addresses = [member.address()];
+    let told = |arguments: &[&str]| transcript(&ctl(&addresses, arguments, ""), &addresses);
+    assert_eq!(told(&["resume"]), "Error: Cluster is not paused\n[status 1]\n");
+    assert_eq!(told(&["pause", "demo"]), "Success: cluster management is paused\n[status 0]\n");
+    assert_eq!(told(&["pause"]), "Error: Cluster is already paused\n[status 1]\n");
+    golden("resume_waited", &told(&["resume", "--wait"]));
+    member.refuse_posts(503, "no majority");
+    let failed = "Failed: pause cluster management status code=503, (no majority)\n[status 1]\n";
+    assert_eq!(told(&["pause"]), failed);
+    let asked = [
+        "PATCH /config {\"pause\":true}",
+        "PATCH /config {\"pause\":null}",
+        "PATCH /config {\"pause\":true}",
+    ];
+    assert_eq!(member.posted(), asked);
+}
+
+#[test]
+fn a_dead_primary_is_told_in_the_request() {
+    let member = FakeMember::start("cluster.json");
+    let addresses = [member.address()];
+    let arguments = ["failover", "--candidate", "node2", "--primary-is-dead"];
+    golden("failover_primary_is_dead", &transcript(&ctl(&addresses, &arguments, "y\n"), &addresses));
+    assert_eq!(member.posted(), ["/failover {\"candidate\":\"node2\",\"primary_is_dead\":true}"]);
 }
 
 #[test]

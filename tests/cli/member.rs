@@ -12,6 +12,7 @@ struct Script {
     /// Code and text of an answer to POST; none: 200.
     refusal: Option<(u16, String)>,
     drops_posts: bool,
+    is_paused: bool,
     posted: Vec<String>,
     authorization: Option<String>,
 }
@@ -94,6 +95,14 @@ fn answer(mut stream: TcpStream, script: &Mutex<Script>) {
             return;
         }
         script.refusal.clone().unwrap_or((200, "Successfully switched over to \"node2\"".to_owned()))
+    } else if method == "PATCH" {
+        script.posted.push(format!("PATCH {path} {body}"));
+        script.is_paused = body.contains("true");
+        script.refusal.clone().unwrap_or((200, "{}".to_owned()))
+    } else if path == "/config" {
+        (200, format!("{{\"loop_wait\": 0, \"pause\": {}}}", script.is_paused))
+    } else if path == "/patroni" && script.is_paused {
+        (200, "{\"pause\": true}".to_owned())
     } else if path == "/patroni" {
         (200, "{\"server_version\": 150018, \"patroni\": {\"version\": \"0.1.0\"}}".to_owned())
     } else {

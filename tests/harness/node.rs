@@ -332,6 +332,12 @@ postgresql:
         Ok(status)
     }
 
+    /// SIGTERM, and waits for the end of the daemon alone.
+    pub(crate) async fn stop_daemon(&mut self) -> Result<ExitStatus> {
+        self.signal_daemon(Signal::TERM)?;
+        self.wait_for_end(STOP_LIMIT).await
+    }
+
     /// Waits for the daemon's end.
     pub(crate) async fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus> {
         let name = self.name.clone();

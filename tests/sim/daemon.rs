@@ -16,6 +16,8 @@ pub(crate) struct Daemon {
     pub(crate) applied: usize,
     /// It has applied what was agreed on before it started: until then it decides nothing about the lease.
     pub(crate) takes_part: bool,
+    /// The epoch of the record then.
+    pub(crate) known_at_start: Epoch,
     pub(crate) holder: Option<(Session, Holder)>,
     pub(crate) next_round: BootTime,
     pub(crate) next_report: BootTime,
@@ -56,6 +58,7 @@ impl Daemon {
             voter: Voter::new(floor, now),
             applied,
             takes_part: false,
+            known_at_start: Epoch(u64::MAX),
             holder: None,
             next_round: now,
             next_report: now,

@@ -109,6 +109,7 @@ impl Node {
                 licence: daemon.licence(),
                 disputed: daemon.holder.as_ref().and_then(|(_, holder)| holder.disputed()),
                 given_up: self.given_up,
+                known_at_start: daemon.known_at_start,
                 quiet_for: daemon.voter.quiet_for(clock),
                 answering: daemon.answering(),
                 closes: daemon
@@ -228,6 +229,7 @@ fn policy(cluster: &ClusterState) -> Policy {
         maximum_lag_on_failover: 1_048_576,
         primary_start_timeout: Duration::from_secs(20),
         primary_health_timeout: Duration::from_secs(10),
+        pause: false,
         sync: SyncPolicy::default(),
         use_pg_rewind: true,
         use_slots: false,

@@ -367,6 +367,7 @@ impl World {
         let Some(daemon) = &mut node.daemon else { return };
         if !daemon.takes_part {
             daemon.takes_part = true;
+            daemon.known_at_start = state.lease.epoch;
             daemon.wake(clock);
         }
         if to > daemon.applied {

@@ -3,6 +3,7 @@
 mod bad_input;
 mod crash;
 mod network;
+mod pause;
 mod planned;
 mod put_back;
 mod sick;
