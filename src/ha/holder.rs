@@ -382,15 +382,16 @@ fn running(o: &Observation) -> Decision {
                 .act(arm)
                 .wait("a majority to agree on the number");
         };
-        return Decision::new(
-            State::Promoting,
-            Rule::Promote,
-            "promoted self to leader by acquiring the lease",
-            SOON,
-        )
-        .act(arm)
-        .act(Action::Postgres(PgAction::Promote { timeline }))
-        .wait("PostgreSQL to leave recovery");
+        let because = "promoted self to leader by acquiring the lease";
+        let promote = Decision::new(State::Promoting, Rule::Promote, because, SOON)
+            .act(arm)
+            .act(Action::Postgres(PgAction::Promote { timeline }))
+            .wait("PostgreSQL to leave recovery");
+        // Meanwhile: a standby that finds no slot of its own tries again only after a second.
+        return match missing_slots(o, server) {
+            Some(slots) => promote.act(slots),
+            None => promote,
+        };
     }
     if !is_armed {
         return Decision::new(State::Primary, Rule::ArmGuard, "the guard is armed", SOON).act(arm);
@@ -447,16 +448,14 @@ fn housekeeping(o: &Observation, server: &super::facts::Server) -> Option<Decisi
         let because = "the timeline of this primary counts as made";
         return Some(decision(Rule::ReserveTimeline, because).act(action));
     }
-    let wanted: BTreeSet<String> = o
-        .cluster
-        .members
-        .iter()
-        .filter(|(id, member)| **id != o.me && member.kind == MemberKind::Data)
-        .map(|(_, member)| member.name.slot_name())
-        .collect();
-    let missing = wanted.iter().any(|name| server.physical_slots.iter().all(|slot| slot.name != *name));
-    (o.policy.use_slots && missing).then(|| {
-        decision(Rule::KeepSlots, "replication slots are made for the members")
-            .act(Action::Postgres(PgAction::EnsureSlots { names: wanted }))
-    })
+    missing_slots(o, server)
+        .map(|slots| decision(Rule::KeepSlots, "replication slots are made for the members").act(slots))
+}
+
+fn missing_slots(o: &Observation, server: &super::facts::Server) -> Option<Action> {
+    let others =
+        o.cluster.members.iter().filter(|(id, member)| **id != o.me && member.kind == MemberKind::Data);
+    let names: BTreeSet<String> = others.map(|(_, member)| member.name.slot_name()).collect();
+    let missing = names.iter().any(|name| server.physical_slots.iter().all(|slot| slot.name != *name));
+    (o.policy.use_slots && missing).then_some(Action::Postgres(PgAction::EnsureSlots { names }))
 }
