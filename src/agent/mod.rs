@@ -13,6 +13,7 @@ mod licence;
 mod observe;
 mod policy;
 mod postmaster;
+mod recorder;
 pub mod view;
 
 use std::path::PathBuf;
@@ -34,6 +35,7 @@ use jobs::{Jobs, Proposals};
 pub use licence::{GuardSlot, RenewerSlot};
 pub use policy::PolicySource;
 pub use postmaster::GuardedPostmaster;
+use recorder::Recorder;
 use view::View;
 
 /// The longest time between observations, whatever `loop_wait` says: reports of positions must stay young.
@@ -83,6 +85,7 @@ pub struct Agent {
     incarnation: Incarnation,
     jobs: Jobs,
     proposals: Proposals,
+    recorder: Recorder,
     closing: act::Closing,
     closes: Option<(Closes, BootTime)>,
     last_postgres: Option<(PostgresFacts, BootTime)>,
@@ -108,12 +111,14 @@ impl Agent {
     pub async fn new(parts: Parts, incarnation: Incarnation) -> (Self, watch::Receiver<Arc<View>>) {
         let me = parts.group.id();
         let wake = Arc::new(Notify::new());
+        let recorder = Recorder::start(parts.group.clone());
         let mut agent = Self {
             parts,
             me,
             incarnation,
             jobs: Jobs::new(Arc::clone(&wake)),
             proposals: Proposals::new(Arc::clone(&wake)),
+            recorder,
             closing: act::Closing::new(Arc::clone(&wake)),
             closes: None,
             last_postgres: None,
@@ -160,6 +165,7 @@ impl Agent {
             let observation = self.observe().await;
             let decision = ha::decide(&observation);
             self.publish(&observation, &decision);
+            self.recorder.look(&observation, &decision);
             let over = self.is_over(&observation, &decision);
             // What the daemon ends with is said by whoever runs it.
             if !matches!(over, Some(Ended::Fatal(_))) {
@@ -176,6 +182,7 @@ impl Agent {
         };
         self.jobs.cancel().await;
         self.parts.renewer.end();
+        self.recorder.end().await;
         ended
     }
 

@@ -5,10 +5,12 @@
 //! replicated state and wait until it has happened. It never decides and never touches PostgreSQL.
 //!
 //! Reading order: [`standing`] (what may be said of this node now), `health` (which path is 200 when), `status` and
-//! `cluster` (the documents), `intent` (switchover and failover), `settings` (`/config`), `server` (connections and their limits).
+//! `cluster` (the documents), `decisions` (what happened and why), `intent` (switchover and failover), `settings`
+//! (`/config`), `server` (connections and their limits).
 
 mod auth;
 mod cluster;
+mod decisions;
 mod health;
 mod intent;
 mod metrics;
@@ -104,6 +106,8 @@ fn safe(api: &ApiState, request: &Request) -> Reply {
         "patroni" => Reply::json(StatusCode::OK, &status::document(&standing)),
         "cluster" => Reply::json(StatusCode::OK, &cluster::document(&standing)),
         "config" => settings::get(&standing),
+        "decisions" => decisions::list(&standing, query),
+        "what-if" => decisions::what_if(&standing, query),
         "metrics" => metrics::page(&standing),
         _ => {
             let code = if health::is_well(&standing, path, query) {

@@ -161,6 +161,28 @@ pub(super) async fn find(sources: &Sources, client: &Client, scope: &str) -> Res
     })
 }
 
+/// A document of any member: the primary is asked first, since it knows most, and then the others.
+pub(super) async fn ask_any(client: &Client, cluster: &Cluster, path: &str) -> Result<Value, Failure> {
+    let mut members: Vec<&Member> = cluster.members.iter().collect();
+    members.sort_by_key(|member| (!member.is_leader(), member.state == "unreachable"));
+    let mut refusals = Vec::new();
+    for member in members {
+        let Some(addr) = member.rest_addr() else { continue };
+        let why = match client.get(addr, path).await {
+            Ok(answer) if answer.status.is_success() => match serde_json::from_str(&answer.body) {
+                Ok(document) => return Ok(document),
+                Err(source) => format!("no document ({source})"),
+            },
+            Ok(answer) if answer.status.is_client_error() => return Err(Failure::because(answer.body)),
+            Ok(answer) => format!("it answered {}", answer.status),
+            Err(why) => why.to_string(),
+        };
+        refusals.push(format!("{} ({addr}): {why}", member.name));
+    }
+    let tried = refusals.join("\n  ");
+    Err(Failure::because(format!("no member answers. Tried:\n  {tried}")))
+}
+
 /// What was heard so far.
 struct Search<'a> {
     client: &'a Client,

@@ -12,6 +12,9 @@ mod pause;
 mod succeed;
 mod table;
 mod version;
+mod what_if;
+mod why;
+mod wrap;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -60,6 +63,10 @@ enum Command {
     Pause(PauseArguments),
     /// Switch automation on again
     Resume(PauseArguments),
+    /// Tell what happened and why: the last change of the primary, or a range of time
+    Why(WhyArguments),
+    /// Tell who would take over if a member died now, and why the others would not
+    WhatIf(WhatIfArguments),
     /// Print the version of pgherdctl, and of the members of a cluster when one is named
     Version(VersionArguments),
 }
@@ -147,6 +154,50 @@ struct PauseArguments {
 }
 
 #[derive(Debug, Args)]
+struct WhyArguments {
+    /// Name of the cluster [default: `scope` of the configuration]
+    #[arg(value_name = "CLUSTER_NAME")]
+    scope: Option<String>,
+    /// Everything from this time on: 2026-11-20T17:02:00Z, '2026-11-20 18:02' (local), seconds since 1970, or 2h (ago)
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Everything up to this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// The last so many events
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    last: Option<u16>,
+    /// How to print
+    #[arg(short, long, visible_alias = "format", value_enum, default_value_t = Form::Pretty)]
+    output: Form,
+}
+
+#[derive(Debug, Args)]
+struct WhatIfArguments {
+    /// The member that would die
+    #[arg(value_name = "MEMBER_NAME")]
+    member: String,
+    /// Name of the cluster [default: `scope` of the configuration]
+    #[arg(value_name = "CLUSTER_NAME")]
+    scope: Option<String>,
+    /// How to print
+    #[arg(short, long, visible_alias = "format", value_enum, default_value_t = Form::Pretty)]
+    output: Form,
+}
+
+/// Output formats of what is told in sentences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// Sentences
+    Pretty,
+    /// The document of the REST API
+    Json,
+    /// The same as YAML
+    #[value(alias = "yml")]
+    Yaml,
+}
+
+#[derive(Debug, Args)]
 struct VersionArguments {
     /// Name of the cluster
     #[arg(value_name = "CLUSTER_NAME")]
@@ -208,6 +259,8 @@ async fn perform(output: &mut Output, arguments: &Arguments) -> Result<(), Failu
         Command::Failover(options) => succeed::failover(output, &sources, &client, options).await,
         Command::Pause(options) => pause::run(output, &sources, &client, options, true).await,
         Command::Resume(options) => pause::run(output, &sources, &client, options, false).await,
+        Command::Why(options) => why::run(output, &sources, &client, options).await,
+        Command::WhatIf(options) => what_if::run(output, &sources, &client, options).await,
         Command::Version(options) => version::of_members(output, &sources, &client, options).await,
     }
 }

@@ -4,6 +4,11 @@ use std::io::{BufRead, Write};
 
 use super::Failure;
 
+/// Longer lines are hard to read.
+const WIDEST: usize = 100;
+/// In fewer columns an indented sentence is a word a line.
+const NARROWEST: usize = 40;
+
 /// The terminal, or what stands in its place. A reader that went away (`| head`) is no error.
 #[derive(Debug, Default)]
 pub(super) struct Output {}
@@ -16,6 +21,13 @@ impl Output {
     /// A line, or several, on standard output.
     pub(super) fn say(&mut self, text: &str) {
         self.write(&format!("{text}\n"));
+    }
+
+    /// The terminal's width in characters, within what can be read well; the widest where there is no terminal.
+    pub(super) fn width(&self) -> usize {
+        let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout());
+        let columns = size.map_or(WIDEST, |size| usize::from(size.ws_col));
+        if columns == 0 { WIDEST } else { columns.clamp(NARROWEST, WIDEST) }
     }
 
     /// Empties the screen.

@@ -91,13 +91,7 @@ impl Table {
 
     /// A list of maps with sorted keys; empty cells are left out.
     pub(super) fn yaml(&self) -> String {
-        let mut out = String::new();
-        for object in self.objects() {
-            let block = yaml_block(&object, 1);
-            out.push_str("- ");
-            out.push_str(block.trim_start());
-        }
-        if out.is_empty() { "[]\n".to_owned() } else { out }
+        yaml_list(&self.objects())
     }
 
     fn objects(&self) -> Vec<Value> {
@@ -107,6 +101,22 @@ impl Table {
         };
         self.rows.iter().map(object).collect()
     }
+}
+
+/// A list of objects as YAML.
+pub(super) fn yaml_list(objects: &[Value]) -> String {
+    let mut out = String::new();
+    for object in objects {
+        let block = yaml_block(object, 1);
+        out.push_str("- ");
+        out.push_str(block.trim_start());
+    }
+    if out.is_empty() { "[]\n".to_owned() } else { out }
+}
+
+/// An object as YAML.
+pub(super) fn yaml_object(object: &Value) -> String {
+    yaml_block(object, 0)
 }
 
 fn is_empty(value: &Value) -> bool {

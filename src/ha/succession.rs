@@ -29,6 +29,11 @@ const STREAM_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the position of a member that is silent is waited for; then it counts as unknown.
 const POSITION_PATIENCE: Duration = Duration::from_millis(500);
 
+/// What a candidate waits for in every takeover.
+pub(super) const AWAITS_POSITIONS: &str = "final positions";
+/// What it waits for when a member is silent.
+pub(super) const AWAITS_REPORT: &str = "its report";
+
 /// The holder is another member: has it been silent for long? None: it has not, or this node keeps out of it.
 pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Decision> {
     let tenure = o.cluster.lease.tenure.as_ref()?;
@@ -121,12 +126,12 @@ fn my_turn(o: &Observation, ranking: &Ranking, wait: Option<Duration>) -> Option
     let waited = o.lease.quiet_for.saturating_sub(wait.unwrap_or_default());
     if let Some(other) = still_streaming.filter(|_| waited < STREAM_PATIENCE) {
         let because = format!("{} has not ended the old stream yet", o.cluster.name_of(other.id));
-        return Some(not(Rule::BetterCandidate, because).wait("final positions").again_in(ASK_AGAIN));
+        return Some(not(Rule::BetterCandidate, because).wait(AWAITS_POSITIONS).again_in(ASK_AGAIN));
     }
     let turns = u32::try_from(place).unwrap_or(u32::MAX);
     if let Some(silent) = silent_member(o).filter(|_| waited < POSITION_PATIENCE) {
         let because = format!("{silent} may have received more, and has not reported its position");
-        return Some(not(Rule::BetterCandidate, because).wait("its report").again_in(ASK_AGAIN));
+        return Some(not(Rule::BetterCandidate, because).wait(AWAITS_REPORT).again_in(ASK_AGAIN));
     }
     let may_overtake = !later_timeline_exists(o, ranking);
     if place == 0 || (may_overtake && waited > PATIENCE_WITH_BETTER.saturating_mul(turns)) {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use goldenscript::{ArgumentConsumer, Command as ScriptCommand, Runner};
 use pgherd_raft::lease::{BootTime, Licence};
 use pgherd_raft::model::{
-    ClusterState, Epoch, GroupId, Intent, Lease, Lsn, Member, MemberId, MemberKind, PendingIntent,
-    PostgresAddr, Revision, Session, Settings, SyncSet, SystemIdentifier, TagValue, Tags, Tenure, TimelineId,
-    Timelines, WalPosition,
+    ClusterState, EndedIntent, Epoch, Event, GroupId, Intent, IntentEnd, Lease, Lsn, Member, MemberId,
+    MemberKind, PendingIntent, PostgresAddr, Revision, Session, Settings, SyncSet, SystemIdentifier,
+    TagValue, Tags, Tenure, TimelineId, Timelines, WalPosition,
 };
 
 use super::*;
@@ -39,6 +39,7 @@ fn ms(text: &str) -> Result<Duration> {
 
 struct Script {
     o: Observation,
+    notebook: Notebook,
 }
 
 impl Runner for Script {
@@ -48,6 +49,18 @@ impl Runner for Script {
         let mut args = command.consume_args();
         match command.name.as_str() {
             "cluster" => self.o = cluster(&mut args)?,
+            "ended" => {
+                let pending = self.o.cluster.intent.take().ok_or("nothing is pending")?;
+                let end = match args.next_pos() {
+                    Some(holder) => IntentEnd::Done { holder: id(holder) },
+                    None => IntentEnd::Refused("it was not its day".to_owned()),
+                };
+                self.o.cluster.last_intent = Some(EndedIntent { id: pending.id, end });
+            }
+            "later" => {
+                let time = ms(args.next_pos().ok_or("how much later?")?)?;
+                self.o.now = self.o.now.after(time);
+            }
             "consensus" => self.consensus(&mut args)?,
             "guard" => self.guard(&mut args)?,
             "licence" => self.licence(&mut args)?,
@@ -72,6 +85,11 @@ impl Runner for Script {
             "sender" => self.sender(&mut args)?,
             "shutdown" => self.o.shutting_down = true,
             "decide" => return Ok(show(&decide(&self.o))),
+            "note" => return Ok(self.note()),
+            "what-if" => {
+                let name = args.next_pos().ok_or("who dies?")?;
+                return Ok(show_forecast(&what_if(&self.o, name).ok_or("no such member")?));
+            }
             other => return Err(format!("unknown command {other}").into()),
         }
         args.reject_next()?;
@@ -88,6 +106,36 @@ fn show(decision: &Decision) -> String {
         out += &format!("  waits for {waiting}\n");
     }
     out + &format!("  again in {} ms\n", decision.wake_in.as_millis())
+}
+
+fn show_event(event: &Event) -> String {
+    let Event { by, kind, epoch, rule, because, facts, candidates, .. } = event;
+    let mut out = format!("{by} records {kind:?} in epoch {epoch} by {rule}: {because}\n");
+    for fact in facts {
+        out += &format!("  fact: {fact}\n");
+    }
+    for note in candidates {
+        out += &format!("  {} {}\n", note.name, note.verdict);
+    }
+    out
+}
+
+fn show_forecast(forecast: &Forecast) -> String {
+    let mut out = match &forecast.would_take_over {
+        Some(next) => format!("{next} would take over: {}\n", forecast.because),
+        None => format!("nobody would take over: {}\n", forecast.because),
+    };
+    out += if forecast.writing_goes_on { "  writing goes on\n" } else { "  writing ends\n" };
+    for wait in &forecast.waits {
+        out += &format!("  waits about {} ms: {}\n", wait.about_ms, wait.what);
+    }
+    for other in &forecast.others {
+        out += &format!("  not {}: {}\n", other.name, other.why_not);
+    }
+    for warning in &forecast.warnings {
+        out += &format!("  warning: {warning}\n");
+    }
+    out
 }
 
 fn show_action(action: &Action) -> String {
@@ -267,6 +315,12 @@ fn job_kind(text: &str) -> Result<JobKind> {
 }
 
 impl Script {
+    /// Decides, and shows what of it is worth an event.
+    fn note(&mut self) -> String {
+        let events = self.notebook.look(&self.o, &decide(&self.o));
+        if events.is_empty() { "nothing\n".to_owned() } else { events.iter().map(show_event).collect() }
+    }
+
     fn consensus(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         if let Some(voters) = args.take_key("voters") {
             self.o.consensus.voters = ids(voters);
@@ -638,7 +692,8 @@ fn run_all(directory: &std::path::Path) -> usize {
         if path.is_dir() {
             ran += run_all(&path);
         } else {
-            let mut script = Script { o: observation(MemberId(2), ClusterState::default()) };
+            let o = observation(MemberId(2), ClusterState::default());
+            let mut script = Script { o, notebook: Notebook::default() };
             goldenscript::run(&mut script, &path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             ran += 1;
         }

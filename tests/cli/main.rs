@@ -93,6 +93,8 @@ fn help_texts() {
         ("help_switchover", &["switchover", "--help"]),
         ("help_failover", &["failover", "--help"]),
         ("help_pause", &["pause", "--help"]),
+        ("help_why", &["why", "--help"]),
+        ("help_what_if", &["what-if", "--help"]),
         ("help_version", &["version", "--help"]),
     ] {
         let mut command = tool();
@@ -311,4 +313,44 @@ fn versions() {
     let member = FakeMember::start("cluster.json");
     let run = ctl(&[member.address()], &["version", "demo", "node1"], "");
     assert_eq!(run.out, format!("{own}\nnode1: pgherd 0.1.0 PostgreSQL 15.18\n"));
+}
+
+#[test]
+fn why_tells_a_story() {
+    // The member that the document names as the leader is down: another one tells the same.
+    let member = FakeMember::start("cluster_leader_down.json");
+    let addresses = [member.address()];
+    for (name, arguments) in [
+        ("why", &["why"][..]),
+        ("why_range", &["why", "demo", "--since", "2026-11-20 17:02:00", "-n", "2"]),
+        ("why.yaml", &["why", "-o", "yml"]),
+        ("what_if", &["what-if", "node1"]),
+        ("what_if.yaml", &["what-if", "node1", "demo", "--output", "yaml"]),
+    ] {
+        let run = ctl(&addresses, arguments, "");
+        assert_eq!((run.status, run.err.as_str()), (0, ""), "{name}");
+        golden(name, &run.out);
+    }
+    let paths = [
+        "/decisions",
+        "/decisions?since=2026-11-20T17%3A02%3A00Z&limit=2",
+        "/decisions",
+        "/what-if?member=node1",
+    ];
+    assert_eq!(member.asked().get(..4).expect("asked"), paths);
+    for command in [&["why", "-o", "json"][..], &["what-if", "node1", "--format", "json"]] {
+        let run = ctl(&addresses, command, "");
+        let told: serde_json::Value = serde_json::from_str(&run.out).expect("JSON");
+        assert!(run.status == 0 && (told.is_array() || told.is_object()), "{}", run.out);
+    }
+}
+
+#[test]
+fn why_refuses_what_it_cannot_tell() {
+    let member = FakeMember::start("cluster.json");
+    let addresses = [member.address()];
+    let run = ctl(&addresses, &["why", "--since", "yesterday"], "");
+    assert!(run.status == 1 && run.err.contains("\"yesterday\" is no time"), "{}", run.err);
+    let run = ctl(&addresses, &["what-if", "nobody"], "");
+    assert!(run.status == 1 && run.err.contains("nobody is not a member"), "{}", run.err);
 }

@@ -14,6 +14,8 @@ struct Script {
     drops_posts: bool,
     is_paused: bool,
     posted: Vec<String>,
+    /// Paths of `/decisions` and `/what-if`.
+    asked: Vec<String>,
     authorization: Option<String>,
 }
 
@@ -29,12 +31,15 @@ pub(crate) fn refusing_address() -> String {
     "127.0.0.1:1".to_owned()
 }
 
+fn text_of(document: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/documents").join(document);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 impl FakeMember {
     /// Answers `/cluster` with a file of `documents`, in which `ADDRESS` is its own and `NOBODY` one that refuses.
     pub(crate) fn start(document: &str) -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/documents").join(document);
-        let text =
-            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let text = text_of(document);
         let listener = TcpListener::bind("127.0.0.1:0").expect("listens");
         let address = listener.local_addr().expect("an address").to_string();
         let cluster = text.replace("ADDRESS", &address).replace("NOBODY", &refusing_address());
@@ -78,6 +83,11 @@ impl FakeMember {
         self.script.lock().expect("not poisoned").posted.clone()
     }
 
+    /// The paths of `/decisions` and `/what-if` that were asked.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.script.lock().expect("not poisoned").asked.clone()
+    }
+
     pub(crate) fn authorization(&self) -> Option<String> {
         self.script.lock().expect("not poisoned").authorization.clone()
     }
@@ -105,6 +115,17 @@ fn answer(mut stream: TcpStream, script: &Mutex<Script>) {
         (200, "{\"pause\": true}".to_owned())
     } else if path == "/patroni" {
         (200, "{\"server_version\": 150018, \"patroni\": {\"version\": \"0.1.0\"}}".to_owned())
+    } else if let Some((_, document)) = ["decisions", "what-if"]
+        .iter()
+        .map(|name| (format!("/{name}"), format!("{name}.json")))
+        .find(|(prefix, _)| path.starts_with(prefix))
+    {
+        script.asked.push(path.to_owned());
+        if path.ends_with("nobody") {
+            (404, "nobody is not a member of the cluster".to_owned())
+        } else {
+            (200, text_of(&document))
+        }
     } else {
         (200, script.cluster.clone())
     };

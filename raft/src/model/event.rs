@@ -82,8 +82,12 @@ impl Event {
     }
 }
 
-/// Adds an event; the oldest goes when there are too many.
+/// Adds an event; the oldest goes when there are too many. One whose answer was lost may be proposed again: it is there
+/// once.
 pub(super) fn record(events: &mut VecDeque<RecordedEvent>, id: u64, event: &Event) {
+    if events.iter().any(|known| known.event == *event) {
+        return;
+    }
     if events.len() >= MAX_EVENTS {
         events.pop_front();
     }

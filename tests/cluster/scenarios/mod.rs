@@ -9,4 +9,5 @@ mod put_back;
 mod sick;
 mod synchronous;
 mod timelines;
+mod why;
 mod witness;
