@@ -126,6 +126,7 @@ fn report(number: u64) -> MemberReport {
         version: 150_018,
         epoch: EPOCH,
         shutting_down: false,
+        fenced: Epoch(0),
     }
 }
 

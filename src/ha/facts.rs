@@ -416,6 +416,9 @@ pub struct MemberReport {
     pub epoch: Epoch,
     /// It is about to end.
     pub shutting_down: bool,
+    /// Up to this epoch it follows nobody.
+    #[serde(default)]
+    pub fenced: Epoch,
 }
 
 /// The long action in progress.

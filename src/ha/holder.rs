@@ -7,7 +7,7 @@ use pgherd_raft::membership::lease_voters_wanted;
 use pgherd_raft::model::{Basis, Command, Epoch, MemberId, MemberKind, Revision, TimelineId, WalPosition};
 
 use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
-use super::candidate::rank;
+use super::candidate::{REPORT_FRESH, rank};
 use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation, Process};
@@ -164,9 +164,16 @@ fn wanted_voters(o: &Observation) -> Option<BTreeSet<MemberId>> {
     lease_voters_wanted(&o.cluster, raft, &reachable)
 }
 
-/// The standbys that fenced themselves from this holder, which still has its majority.
+/// The standbys that fenced themselves from this holder, which still has its majority. One that was overtaken by a renewal
+/// has not told the group, and would follow nobody for the rest of the epoch: its report says so.
 fn lease_fences(o: &Observation) -> Option<String> {
-    let names: Vec<String> = o.cluster.synchrony.fences.keys().map(|id| o.cluster.name_of(*id)).collect();
+    let is_fenced = |id: &&MemberId| {
+        let report = o.report(**id, REPORT_FRESH).filter(|_| **id != o.me);
+        report.is_some_and(|report| report.fenced == o.cluster.lease.epoch)
+    };
+    let told: BTreeSet<&MemberId> = o.cluster.synchrony.fences.keys().collect();
+    let fenced = told.into_iter().chain(o.cluster.members.keys().filter(is_fenced)).collect::<BTreeSet<_>>();
+    let names: Vec<String> = fenced.into_iter().map(|id| o.cluster.name_of(*id)).collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
 

@@ -43,6 +43,7 @@ pub fn own_report(o: &Observation) -> MemberReport {
         version: server.map_or(0, |server| server.version),
         epoch: o.cluster.lease.epoch,
         shutting_down: o.shutting_down,
+        fenced: o.postgres.fenced,
     }
 }
 

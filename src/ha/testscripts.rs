@@ -488,6 +488,7 @@ impl Script {
             version: 150_000,
             epoch: args.take_key("epoch").map_or(Ok(self.o.cluster.lease.epoch), |n| n.parse().map(Epoch))?,
             shutting_down: args.take_key("shutting_down").is_some(),
+            fenced: Epoch(args.take_key("fenced").unwrap_or("0").parse()?),
         };
         let age = ms(args.take_key("age").unwrap_or("100"))?;
         self.o.peers.insert(id(&name), Fact::Known { value: report, age });

@@ -56,7 +56,10 @@ async fn bring_up(cluster: &mut Cluster, count: usize) -> Result<(usize, Vec<usi
     wait::until("synchronous standbys", HEAL_LIMIT, async || {
         let rows = cluster.rows().await.map_err(|error| error.to_string())?;
         let found = rows.iter().filter(|row| row.role.ends_with("_standby")).count();
-        if found == count { Ok(()) } else { Err(format!("{rows:?}")) }
+        // Until then the primary might still acknowledge alone, and nobody can fence it.
+        let log = cluster.node(primary).map_err(|error| error.to_string())?.log();
+        let is_settled = log.contains("(rule NarrowSync");
+        if found == count && is_settled { Ok(()) } else { Err(format!("{rows:?}")) }
     })
     .await?;
     let workload = Workload::start(cluster, None).await?;
