@@ -376,7 +376,7 @@ fn running(o: &Observation) -> Decision {
         return if is_armed { decision } else { decision.act(arm) };
     };
     if server.is_in_recovery {
-        if let Some(decision) = sync::before_writing(o) {
+        if let Some(decision) = sync::before_promotion(o) {
             return decision;
         }
         let above = highest_timeline(o, server);

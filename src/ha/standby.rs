@@ -12,6 +12,7 @@ use super::facts::{ControlData, DataDir, Finished, MemberReport, Observation, Pr
 use super::lineage::{History, Lineage, of_standby, of_stopped};
 use super::report::{SERVER_FRESH, streams};
 use super::rule::Rule;
+use super::sync;
 
 /// After a failed start, clone or rewind the next attempt waits this much longer each time, up to the limit.
 const RETRY_STEP: Duration = Duration::from_secs(2);
@@ -204,6 +205,9 @@ fn running(o: &Observation, holder: Option<MemberId>) -> Decision {
             format!("no action. I am ({me}), a secondary, and not streaming from leader ({name}) yet");
         return Decision::new(State::CatchingUp, Rule::CatchUp, because, SOON)
             .wait(format!("replication from {name}"));
+    }
+    if let Some(decision) = sync::for_standby(o) {
+        return decision;
     }
     if o.postgres.has_old_data {
         let because = "the new copy streams: the data put aside before it is deleted";

@@ -4,8 +4,13 @@
 //! agreed on, as the last one, before PostgreSQL uses it, and an old one leaves only when PostgreSQL is seen to use the new one *and* as
 //! many of the new one as must acknowledge have flushed what was written until then. So at every moment, and after an
 //! interruption at any moment, whatever may have been acknowledged is known to a set in force.
+//!
+//! PostgreSQL does not change at one moment: each walsender reads the new value for itself, counts by the one that it
+//! has read, and takes from the others whether they count. From `1 (b)` to `2 (b, c)` a walsender of b that still has the
+//! old value is content with c alone, whose walsender has the new one. So a change goes directly only where no mixture
+//! is content with less than either of the two, else over a set between them ([`next_stop`]).
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -51,10 +56,38 @@ pub struct Situation<'a> {
     pub flushed: &'a BTreeMap<MemberName, Lsn>,
     /// Where to go.
     pub wanted: &'a SyncSet,
+    /// The name of the primary: the sets which include it were another's.
+    pub me: &'a str,
 }
 
 /// The safe next step; none: it is done, or something has to happen first.
 pub fn next_step(s: &Situation<'_>) -> Option<Step> {
+    step_to(&Situation { wanted: &next_stop(s), ..*s })
+}
+
+/// The wanted set, or one on the way to it which no walsender mixes up with what it may have read before.
+fn next_stop(s: &Situation<'_>) -> SyncSet {
+    let counts = |set: &&SyncSet| set.needed > 0 && !set.names.is_empty();
+    let is_mine = |set: &&SyncSet| set.names.iter().all(|name| name.as_str() != s.me);
+    let readable: Vec<&SyncSet> = s.agreed.sets.iter().filter(counts).filter(is_mine).collect();
+    if !counts(&s.wanted) || readable.iter().all(|set| may_be_mixed(set, s.wanted)) {
+        return s.wanted.clone();
+    }
+    let all = || readable.iter().copied().chain([s.wanted]);
+    let names = all().flat_map(|set| set.names.iter().cloned()).collect();
+    SyncSet { names, needed: all().map(|set| set.needed).min().unwrap_or(1) }
+}
+
+/// Does every mixture of walsenders that have read the one or the other wait for as many of one of the two?
+fn may_be_mixed(a: &SyncSet, b: &SyncSet) -> bool {
+    match a.needed.cmp(&b.needed) {
+        Ordering::Less => a.names.is_superset(&b.names),
+        Ordering::Greater => b.names.is_superset(&a.names),
+        Ordering::Equal => a.needed == 1 || a.names.is_superset(&b.names) || b.names.is_superset(&a.names),
+    }
+}
+
+fn step_to(s: &Situation<'_>) -> Option<Step> {
     if s.configured != s.wanted {
         if s.agreed.is_target(s.wanted) {
             return Some(Step::Configure(s.wanted.clone()));
@@ -101,6 +134,7 @@ pub(super) fn of_primary(o: &Observation, server: &Server) -> Option<Decision> {
         in_use,
         flushed: &flushed,
         wanted: &set,
+        me: &o.my_name(),
     };
     let Some(step) = next_step(&situation) else {
         // The same set in other words: another mode, or the operator's own value instead of an empty one.
@@ -128,6 +162,54 @@ pub(super) fn before_writing(o: &Observation) -> Option<Decision> {
     Some(configure(&SyncNames::Agreed { set: last, any: wanted.is_any() }))
 }
 
+/// Before a standby is promoted: PostgreSQL must be seen to use a set that is agreed on; none: it does.
+///
+/// Whether commits wait at all is told to the sessions by the checkpointer alone, which may be in the middle of a long
+/// restartpoint: a value written at the last moment would come too late, and the first commits would be acknowledged by
+/// nobody else. So a standby keeps a value under which everything waits ([`for_standby`]), and starts its time as the
+/// primary with that one.
+pub(super) fn before_promotion(o: &Observation) -> Option<Decision> {
+    if o.policy.sync.mode == SyncMode::Off {
+        return before_writing(o);
+    }
+    let (agreed, configured) = (&o.cluster.synchrony, o.postgres.sync_configured.set());
+    let is_standby =
+        |name: &MemberName| o.cluster.member_named(name.as_str()).is_some_and(|(id, _)| id != o.me);
+    if configured.is_asynchronous() || !configured.names.iter().all(is_standby) {
+        return Some(configure(&waiting(o)));
+    }
+    if o.postgres.sync_in_use.as_ref().is_none_or(|in_use| in_use.set != configured) {
+        let because = "commits must wait for standbys from the first one on";
+        return Some(
+            Decision::new(State::Promoting, Rule::ConfigureSync, because, SOON)
+                .wait("PostgreSQL to use its synchronous_standby_names"),
+        );
+    }
+    if agreed.is_target(&configured) {
+        return None;
+    }
+    // Without room it goes on with more than is agreed: nobody is told anything under it, and the next step makes room.
+    has_room(agreed, &configured).then(|| decision(o, Step::Widen(configured.clone()), &waiting(o)))
+}
+
+/// A standby is told to use the set under which nobody acknowledges, for the moment of its promotion; none: it does.
+pub(super) fn for_standby(o: &Observation) -> Option<Decision> {
+    let wanted = waiting(o);
+    if o.policy.sync.mode == SyncMode::Off || o.postgres.sync_configured.set() == wanted.set() {
+        return None;
+    }
+    let because = "as a primary it would wait for standbys from the first commit on";
+    Some(
+        Decision::new(State::Standby, Rule::ConfigureSync, because, SOON)
+            .act(Action::Postgres(PgAction::SetSync { names: wanted })),
+    )
+}
+
+fn waiting(o: &Observation) -> SyncNames {
+    let set = SyncSet { names: BTreeSet::new(), needed: 1 };
+    SyncNames::Agreed { set, any: o.policy.sync.mode == SyncMode::Quorum }
+}
+
 fn decision(o: &Observation, step: Step, wanted: &SyncNames) -> Decision {
     let (epoch, revision) = (o.cluster.lease.epoch, o.cluster.synchrony.revision);
     let primary = |rule, because: String| Decision::new(State::Primary, rule, because, SOON);
@@ -137,7 +219,10 @@ fn decision(o: &Observation, step: Step, wanted: &SyncNames) -> Decision {
                 .act(Action::Propose(Command::WidenSync { epoch, revision, to }))
                 .wait("the agreement of the group")
         }
-        Step::Configure(_) => configure(wanted),
+        Step::Configure(set) => configure(&match wanted {
+            SyncNames::Agreed { any, .. } => SyncNames::Agreed { set, any: *any },
+            SyncNames::Own => SyncNames::Own,
+        }),
         Step::Narrow(to) => {
             primary(Rule::NarrowSync, format!("only {} acknowledges from here on", describe(&to)))
                 .act(Action::Propose(Command::NarrowSync { epoch, revision, to }))

@@ -23,8 +23,10 @@ struct World {
     /// The one before, which nobody has heard of again.
     late: Option<(Step, u64)>,
     configured: SyncSet,
-    /// What PostgreSQL uses.
-    active: SyncSet,
+    /// What the walsender of each standby has read.
+    read: [SyncSet; 2],
+    /// Do commits wait at all? The checkpointer's word.
+    waits: bool,
     /// Seen in use, with the position at that moment.
     seen: Option<u64>,
     written: u64,
@@ -56,6 +58,8 @@ enum Mutant {
     NoRevision,
     /// A set in force may be used, although a late end of a change may take it away.
     UseAnyInForce,
+    /// PostgreSQL goes from one set to any other directly.
+    NoStopBetween,
 }
 
 fn step(w: &World, mutant: Mutant) -> Option<Step> {
@@ -63,7 +67,11 @@ fn step(w: &World, mutant: Mutant) -> Option<Step> {
     let since = match mutant {
         Mutant::NarrowUnseen => Some(w.written),
         Mutant::NarrowBehind => w.seen.map(|_| 0),
-        Mutant::None | Mutant::ConfigureFirst | Mutant::NoRevision | Mutant::UseAnyInForce => w.seen,
+        Mutant::None
+        | Mutant::ConfigureFirst
+        | Mutant::NoRevision
+        | Mutant::UseAnyInForce
+        | Mutant::NoStopBetween => w.seen,
     };
     let in_use = since.map(|since| SyncInUse { set: w.configured.clone(), since: Lsn(since) });
     let flushed =
@@ -74,8 +82,10 @@ fn step(w: &World, mutant: Mutant) -> Option<Step> {
         in_use: in_use.as_ref(),
         flushed: &flushed,
         wanted: &w.wanted,
+        me: "p",
     };
-    match next_step(&situation) {
+    let step = if mutant == Mutant::NoStopBetween { step_to(&situation) } else { next_step(&situation) };
+    match step {
         Some(Step::Widen(to))
             if mutant == Mutant::UseAnyInForce && w.configured != to && w.sets.contains(&to) =>
         {
@@ -104,16 +114,20 @@ fn events(w: &World, mutant: Mutant) -> Vec<World> {
     for i in 0..2 {
         add(&|w| w.flushed[i] = w.written);
     }
+    let counts = |i: usize| w.read[i].names.iter().any(|name| name.as_str() == STANDBYS[i]);
     let acknowledged = |upto: u64| {
-        let has =
-            |(name, at): (&&str, &u64)| *at >= upto && w.active.names.iter().any(|n| n.as_str() == *name);
-        STANDBYS.iter().zip(&w.flushed).filter(|pair| has(*pair)).count() >= w.active.needed
+        let has = (0..2).filter(|i| counts(*i) && w.flushed[*i] >= upto).count();
+        !w.waits || (0..2).any(|i| counts(i) && has >= w.read[i].needed)
     };
     if let Some(upto) = (w.told + 1..=w.written).rev().find(|upto| acknowledged(*upto)) {
         add(&|w| w.told = upto);
     }
-    add(&|w| w.active = w.configured.clone());
-    if w.active == w.configured && w.seen.is_none() {
+    for i in 0..2 {
+        add(&|w| w.read[i] = w.configured.clone());
+    }
+    let waits = !w.configured.is_asynchronous();
+    add(&|w| w.waits = waits);
+    if w.read.iter().all(|read| *read == w.configured) && w.waits == waits && w.seen.is_none() {
         add(&|w| w.seen = Some(w.written));
     }
     if w.changes < CHANGES_OF_MIND {
@@ -185,7 +199,8 @@ fn explore(mutant: Mutant) -> Result<usize, Box<World>> {
         proposed: None,
         late: None,
         configured: set(&["a"], 1),
-        active: set(&["a"], 1),
+        read: [set(&["a"], 1), set(&["a"], 1)],
+        waits: true,
         seen: Some(0),
         written: 0,
         flushed: [0, 0],
@@ -225,6 +240,7 @@ fn each_half_of_the_order_is_needed() {
         (Mutant::NarrowBehind, "narrowed behind"),
         (Mutant::NoRevision, "late changes count"),
         (Mutant::UseAnyInForce, "any set in force is used"),
+        (Mutant::NoStopBetween, "directly to any set"),
     ] {
         let found = explore(mutant);
         assert!(found.is_err(), "{name} is not caught in {found:?} states");

@@ -64,7 +64,9 @@ impl Postgres {
         let mut known = match before {
             Some(known) if known.text == text => known,
             before => {
-                let did_wait = text.is_empty() || before.is_some_and(|known| !known.text.is_empty());
+                // An earlier value under which commits wait proves something only once it was proved itself.
+                let waited = |known: SyncUse| !known.text.is_empty() && known.checkpoint == Checkpoint::Done;
+                let did_wait = text.is_empty() || before.is_some_and(waited);
                 let checkpoint = if did_wait { Checkpoint::Done } else { Checkpoint::Wanted };
                 SyncUse { pid, text, seen_at: now, checkpoint, since: None }
             }

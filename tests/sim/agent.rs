@@ -11,9 +11,10 @@ use pgherd_raft::model::{ClusterState, Command, Lease};
 
 use crate::daemon::{Closing, Daemon, Running};
 use crate::model_postgres::{Directory, Server};
+use crate::mutants::{self, Mutant};
 use crate::network::Message;
-use crate::node::{NAMES, id, index};
-use crate::world::{Mutant, World};
+use crate::node::{NAMES, SyncFacts, id, index};
+use crate::world::World;
 
 const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
 const PROPOSAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -39,14 +40,20 @@ impl World {
             return;
         }
         self.ensure_guard(place);
+        let sync = SyncFacts { in_use: self.note_sync(place), left_stream: self.note_streams(place) };
         let node = &self.nodes[place];
         let daemon = node.daemon.as_ref().expect("it runs");
         let mut cluster = ClusterState::clone(self.log.state(daemon.applied));
         if !daemon.takes_part {
             (cluster.group, cluster.lease) = (None, Lease::default());
         }
-        let observation = node.observe(daemon, cluster, self.log.working_leader(), self.log.term, self.now);
+        let mut observation =
+            node.observe(daemon, cluster, self.log.working_leader(), self.log.term, self.now, sync);
+        if let Some(mutant) = self.setting.mutant {
+            mutants::distort(mutant, &mut observation);
+        }
         let decision = decide(&observation);
+        *self.rules.entry(decision.rule).or_default() += 1;
         let line = format!("{} {} by {:?}", NAMES[place], decision.state.as_str(), decision.rule);
         let mut report = own_report(&observation);
         decision.state.as_str().clone_into(&mut report.state);
@@ -62,6 +69,10 @@ impl World {
             return;
         }
         for action in &decision.actions {
+            let mode = observation.policy.sync.mode;
+            if let Some(early) = mutants::configured_first(self.setting.mutant, action, mode) {
+                self.on_postgres(place, &observation, &early);
+            }
             if !self.perform(place, &observation, action) {
                 return;
             }
@@ -116,7 +127,7 @@ impl World {
                 true
             }
             Action::AskPeers => {
-                for other in (0..3).filter(|other| *other != place) {
+                for other in (0..self.nodes.len()).filter(|other| *other != place) {
                     if self.nodes[other].is_data {
                         self.send(place, other, Message::AskReport);
                     }
@@ -178,6 +189,8 @@ impl World {
             return true;
         }
         let now = self.now;
+        // The walreceiver is seen to be gone 0.3 s after the order; a tool may fail between two of its steps.
+        let (ends_in, fails) = (self.random.between(20_000, 300_000), self.random.per_mille(50));
         let node = &mut self.nodes[place];
         match action {
             PgAction::Follow { upstream } => {
@@ -186,8 +199,27 @@ impl World {
                 let Some(server) = node.server.as_mut().filter(|server| server.is_ready(now)) else {
                     return false;
                 };
-                server.upstream = upstream;
-                server.receiver_until = server.receiver_until.min(now + 200_000);
+                server.follow(upstream, now + ends_in);
+            }
+            PgAction::Fence { epoch } => {
+                node.fenced = node.fenced.max(*epoch);
+                if fails {
+                    return false;
+                }
+                node.configured_upstream = None;
+                let Some(server) = node.server.as_mut().filter(|server| server.is_ready(now)) else {
+                    return false;
+                };
+                server.follow(None, now + ends_in);
+            }
+            PgAction::SetSync { names } => {
+                if fails {
+                    return false;
+                }
+                node.data.sync_names = names.clone();
+                if let Some(server) = node.server.as_mut().filter(|server| server.is_ready(now)) {
+                    server.commits.reload(names, now, &mut self.random);
+                }
             }
             PgAction::DiscardOldData => node.data.has_old_data = false,
             PgAction::DiscardIncomplete => {
@@ -203,9 +235,6 @@ impl World {
             | PgAction::Promote { .. }
             | PgAction::Rewind { .. }
             | PgAction::Clone { .. } => panic!("a job: {action:?}"),
-            PgAction::Fence { .. } | PgAction::SetSync { .. } => {
-                panic!("no world is synchronous: {action:?}")
-            }
         }
         true
     }

@@ -8,6 +8,8 @@ use pgherd::ha::{Closes, Finished, Job, JobKind, MemberReport, PgAction};
 use pgherd_raft::lease::{BootTime, Holder, Licence, Voter};
 use pgherd_raft::model::{ClusterState, Epoch, Incarnation, MemberId, Session};
 
+use crate::streams::SyncUse;
+
 /// One life of the daemon.
 pub(crate) struct Daemon {
     pub(crate) incarnation: Incarnation,
@@ -33,6 +35,8 @@ pub(crate) struct Daemon {
     /// The pending request of an operator, and when this daemon learned of it.
     pub(crate) intent_seen: std::cell::Cell<Option<(u64, BootTime)>>,
     pub(crate) shutting_down: bool,
+    pub(crate) sync_use: Option<SyncUse>,
+    pub(crate) streamed_at: BTreeMap<usize, BootTime>,
     /// What a mutant believes to have won.
     pub(crate) mutated: Option<Licence>,
     /// The last decision as the log would show it.
@@ -72,6 +76,8 @@ impl Daemon {
             published: None,
             intent_seen: std::cell::Cell::default(),
             shutting_down: false,
+            sync_use: None,
+            streamed_at: BTreeMap::new(),
             mutated: None,
             logged: String::new(),
         }
@@ -91,7 +97,8 @@ impl Daemon {
     /// Ends a round of questions when a majority is willing, all have answered, or time is over.
     pub(crate) fn finish_closing(&mut self, now: BootTime) {
         let Some(closing) = &self.closing else { return };
-        let willing = closing.answers.would.len() + closing.answers.closed.len();
+        let answers = &closing.answers;
+        let willing = answers.would.len() + answers.closed.len() + answers.silent.len();
         let over = willing * 2 > closing.asked
             || closing.answered >= closing.asked
             || now.since(closing.since) >= CLOSE_PATIENCE;

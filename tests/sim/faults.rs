@@ -7,11 +7,13 @@ use pgherd_raft::model::{Command, Intent};
 use crate::network::{CALM, HARSH, Weather};
 use crate::node::NAMES;
 use crate::random::Random;
-use crate::world::World;
+use crate::world::{World, settings};
 
 /// Faults begin after this time, when the cluster usually runs, and stop after that one.
 pub(crate) const BEGIN: u64 = 8_000_000;
-pub(crate) const END: u64 = 50_000_000;
+pub(crate) const END: u64 = 60_000_000;
+/// So many faults take effect in each run, however long it takes.
+pub(crate) const ENOUGH: u64 = 5;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -38,9 +40,11 @@ pub(crate) enum Fault {
     Switchover,
     /// An operator changes the ttl.
     ChangeTtl,
+    /// An operator changes how commits wait for standbys.
+    ChangeSync,
 }
 
-pub(crate) const ALL: [Fault; 13] = [
+pub(crate) const ALL: [Fault; 14] = [
     Fault::Crash,
     Fault::KillDaemon,
     Fault::StopDaemon,
@@ -54,12 +58,15 @@ pub(crate) const ALL: [Fault; 13] = [
     Fault::CleanStop,
     Fault::Switchover,
     Fault::ChangeTtl,
+    Fault::ChangeSync,
 ];
 
 pub(crate) struct Faults {
     next: u64,
     heal_at: u64,
     calm_at: u64,
+    /// How many took effect.
+    pub(crate) effects: u64,
     /// How often each kind took effect.
     pub(crate) counts: BTreeMap<Fault, u64>,
 }
@@ -70,6 +77,7 @@ impl Faults {
             next: random.between(BEGIN, BEGIN + 4_000_000),
             heal_at: 0,
             calm_at: 0,
+            effects: 0,
             counts: BTreeMap::new(),
         }
     }
@@ -85,7 +93,7 @@ impl World {
             let harsh = self.setting.harsh && (BEGIN..END).contains(&now);
             self.network.weather = if harsh { HARSH } else { CALM };
         }
-        if now < self.faults.next || now >= END {
+        if now < self.faults.next || now >= END && self.faults.effects >= ENOUGH {
             return;
         }
         let kinds = self.setting.faults;
@@ -95,10 +103,11 @@ impl World {
         let fault = kinds[self.random.index(kinds.len())];
         // The holder is the more interesting victim.
         let holder = self.log.last().lease.holder().map(crate::node::index);
-        let anybody = self.random.index(3);
+        let anybody = self.random.index(self.nodes.len());
         let place = holder.filter(|_| self.random.per_mille(500)).unwrap_or(anybody);
         if self.bring(fault, place) {
             *self.faults.counts.entry(fault).or_default() += 1;
+            self.faults.effects += 1;
             self.note(format!("FAULT {fault:?} at {}", NAMES[place]));
         }
     }
@@ -107,7 +116,8 @@ impl World {
         let now = self.now;
         let short = self.random.between(100_000, 3_000_000);
         let long = self.random.between(500_000, 14_000_000);
-        let other = (place + 1 + self.random.index(2)) % 3;
+        let count = self.nodes.len();
+        let other = (place + 1 + self.random.index(count - 1)) % count;
         let node = &mut self.nodes[place];
         match fault {
             Fault::Crash => {
@@ -115,6 +125,7 @@ impl World {
                 (node.daemon, node.guard, node.server) = (None, None, None);
                 node.daemon_starts_at = Some(now + long);
                 node.clock_offset = long;
+                node.data.crash();
                 was_up
             }
             Fault::KillDaemon => {
@@ -142,7 +153,7 @@ impl World {
                 node.daemon.is_some()
             }
             Fault::Isolate => {
-                for other in (0..3).filter(|other| *other != place) {
+                for other in (0..count).filter(|other| *other != place) {
                     self.network.cut.extend([(place, other), (other, place)]);
                 }
                 self.faults.heal_at = now + long;
@@ -174,6 +185,7 @@ impl World {
             }
             Fault::Switchover => self.ask_for_switchover(),
             Fault::ChangeTtl => self.change_ttl(),
+            Fault::ChangeSync => self.setting.sync && self.change_sync(),
         }
     }
 
@@ -183,7 +195,20 @@ impl World {
         if expected.0 == 0 {
             return false;
         }
-        let document = ["2", "4", "8", "15"][self.random.index(4)].to_owned();
+        let ttl = ["2", "4", "8", "15"][self.random.index(4)];
+        let (_, rest) = self.log.last().settings.document.split_once(' ').expect("five words");
+        let document = format!("{ttl} {rest}");
+        self.commit_at(leader, &Command::SetSettings { expected, document });
+        true
+    }
+
+    fn change_sync(&mut self) -> bool {
+        let Some(leader) = self.log.working_leader() else { return false };
+        let expected = self.log.last().settings.revision;
+        if expected.0 == 0 {
+            return false;
+        }
+        let document = settings(&mut self.random, true);
         self.commit_at(leader, &Command::SetSettings { expected, document });
         true
     }

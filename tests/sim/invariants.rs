@@ -8,8 +8,10 @@ impl World {
         let now = self.now;
         let writers: Vec<usize> =
             (0..self.nodes.len()).filter(|place| self.nodes[*place].acknowledges(now)).collect();
-        if writers.len() > 1 {
-            let names: Vec<&str> = writers.iter().map(|place| NAMES[*place]).collect();
+        self.check_fences();
+        let loud: Vec<usize> = writers.iter().copied().filter(|place| !self.is_silenced(*place)).collect();
+        if loud.len() > 1 {
+            let names: Vec<&str> = loud.iter().map(|place| NAMES[*place]).collect();
             self.fail(format!("{} can acknowledge writes at the same time", names.join(" and ")));
         }
         for place in writers {

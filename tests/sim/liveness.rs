@@ -1,8 +1,13 @@
 //! When faults stop, the cluster comes together by itself: one primary, and everybody follows.
 
-use crate::faults::END;
-use crate::node::index;
+use pgherd::ha::SyncMode;
+
+use crate::faults::{END, ENOUGH};
+use crate::node::{Node, index, policy};
 use crate::world::World;
+
+/// Clients that wait are behind by no more than what is written in a few seconds.
+const ENOUGH_TOLD: u64 = 50_000;
 
 /// The bound: a failed promotion makes a node stand back for half a minute, attempts are paced.
 pub(crate) const BOUND: u64 = 90_000_000;
@@ -14,10 +19,25 @@ impl World {
         let Some(holder) = self.log.last().lease.holder().map(index) else { return false };
         let primary = &self.nodes[holder];
         primary.acknowledges(now)
+            && self.is_settled(primary)
             && self.nodes.iter().filter(|node| node.is_data && node.place != holder).all(|node| {
                 let follows = node.server.as_ref().is_some_and(|server| server.upstream == Some(holder));
                 follows && node.streams(now) && node.data.wal.is_part_of(&primary.data.wal)
             })
+    }
+
+    /// Clients are told, by the one set that is wanted.
+    fn is_settled(&self, primary: &Node) -> bool {
+        let Some(server) = &primary.server else { return false };
+        let policy = policy(self.log.last(), &self.first_settings);
+        let standbys = self.nodes.iter().filter(|node| node.is_data).count() - 1;
+        let needed = if policy.sync.mode == SyncMode::Off { 0 } else { policy.sync.node_count.min(standbys) };
+        let is_wanted = match self.log.last().synchrony.sets.as_slice() {
+            [] => needed == 0,
+            [set] => set.needed == needed,
+            _ => false,
+        };
+        is_wanted && server.commits.told + ENOUGH_TOLD > primary.data.wal.end
     }
 
     /// Runs to the end: an error is a broken invariant or a cluster that does not come together.
@@ -29,7 +49,7 @@ impl World {
                 return Err(broken.clone());
             }
             bootstrapped |= self.is_whole();
-            if self.now > END && self.is_whole() {
+            if self.now > END && self.faults.effects >= ENOUGH && self.is_whole() {
                 self.note("whole".to_owned());
                 return Ok(());
             }

@@ -9,6 +9,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
+    clippy::wildcard_enum_match_arm,
     reason = "a test program: a panic is how it fails"
 )]
 
@@ -16,12 +17,16 @@ mod agent;
 mod daemon;
 mod faults;
 mod invariants;
+mod ledger;
 mod liveness;
 mod model_guard;
 mod model_log;
 mod model_postgres;
+mod model_sync;
+mod mutants;
 mod network;
 mod node;
 mod random;
 mod replay;
+mod streams;
 mod world;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use pgherd_raft::model::{ClusterState, Command, Outcome, apply};
 
+use crate::mutants::{self, Mutant};
 use crate::random::Random;
 
 /// Between the loss of a Raft leader and the next one: what heartbeats and elections take.
@@ -38,9 +39,13 @@ impl Log {
         self.state(self.committed())
     }
 
-    pub(crate) fn commit(&mut self, command: &Command) -> Outcome {
+    pub(crate) fn commit(&mut self, command: &Command, mutant: Option<Mutant>) -> Outcome {
         let mut state = ClusterState::clone(self.last());
-        let outcome = apply(&mut state, self.states.len() as u64, command);
+        let index = self.states.len() as u64;
+        let mut outcome = apply(&mut state, index, command);
+        if mutant.is_some_and(|mutant| mutants::accepts(mutant, &mut state, index, command, &outcome)) {
+            outcome = Outcome::Applied;
+        }
         self.states.push(Rc::new(state));
         outcome
     }

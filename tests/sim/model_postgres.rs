@@ -4,8 +4,10 @@
 //! PostgreSQL tells histories apart by timeline numbers only, and so does everything here that stands for it; the model
 //! alone knows that two branches of one number are different, and calls it a failure if they are ever mixed.
 
-use pgherd::ha::{ControlData, ControlState, TimelineSwitch};
+use pgherd::ha::{ControlData, ControlState, SyncNames, TimelineSwitch};
 use pgherd_raft::model::{Lsn, SystemIdentifier, TimelineId, WalPosition};
+
+use crate::model_sync::Commits;
 
 /// A piece of history: a timeline from where it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,12 @@ impl Wal {
 
     fn fork(&mut self, id: u64, timeline: u32) {
         self.branches.push(Branch { timeline, id, from: self.end });
+    }
+
+    /// The history up to this position.
+    pub(crate) fn up_to(&self, end: u64) -> Self {
+        let branches = self.branches.iter().copied().filter(|branch| branch.from <= end).collect();
+        Self { branches, end: self.end.min(end) }
     }
 
     /// Where a timeline ends in this history.
@@ -99,6 +107,10 @@ pub(crate) enum Directory {
 pub(crate) struct Data {
     pub(crate) directory: Directory,
     pub(crate) wal: Wal,
+    /// Up to here it outlives a crash of the machine.
+    pub(crate) flushed: u64,
+    /// `synchronous_standby_names` in the configuration file.
+    pub(crate) sync_names: SyncNames,
     pub(crate) system: u64,
     pub(crate) has_standby_signal: bool,
     pub(crate) has_backup_label: bool,
@@ -112,6 +124,8 @@ impl Data {
         Self {
             directory: Directory::Empty,
             wal: Wal::default(),
+            flushed: 0,
+            sync_names: SyncNames::Own,
             system: 0,
             has_standby_signal: false,
             has_backup_label: false,
@@ -126,8 +140,15 @@ impl Data {
         let wal = Wal::new(id);
         let checkpoint = (1, 90);
         let state = ControlState::ShutDown;
-        *self =
-            Self { directory: Directory::Initialised, wal, system: id, state, checkpoint, ..Self::empty() };
+        *self = Self {
+            directory: Directory::Initialised,
+            flushed: wal.end,
+            wal,
+            system: id,
+            state,
+            checkpoint,
+            ..Self::empty()
+        };
     }
 
     /// pg_basebackup.
@@ -138,8 +159,14 @@ impl Data {
             has_backup_label: true,
             has_old_data: self.has_old_data,
             state: ControlState::InProduction,
+            flushed: source.wal.end,
             ..source.clone()
         };
+    }
+
+    /// The machine crashes: what was not flushed is gone.
+    pub(crate) fn crash(&mut self) {
+        self.wal = self.wal.up_to(self.flushed);
     }
 
     /// pg_rewind: false when it finds nothing to do although the model knows better.
@@ -172,6 +199,9 @@ impl Data {
     }
 }
 
+/// A walreceiver which hears nothing for so long ends (`wal_receiver_timeout`, shortened).
+pub(crate) const RECEIVER_TIMEOUT: u64 = 2_000_000;
+
 /// A postmaster and what it is about to do by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
@@ -191,6 +221,11 @@ pub(crate) struct Server {
     pub(crate) upstream: Option<usize>,
     /// Streams, or believes so, until this true time.
     pub(crate) receiver_until: u64,
+    /// The node and the postmaster from which the walreceiver has a connection.
+    pub(crate) connection: Option<(usize, u32)>,
+    /// The walreceiver was told to end, and has done so at this true time.
+    pub(crate) receiver_ends_at: Option<u64>,
+    pub(crate) commits: Commits,
 }
 
 impl Server {
@@ -199,6 +234,8 @@ impl Server {
         data.state =
             if is_in_recovery { ControlState::InArchiveRecovery } else { ControlState::InCrashRecovery };
         data.has_backup_label = false;
+        // What was received is replayed, and counts as received.
+        data.flushed = data.wal.end;
         Self {
             pid,
             ready_at: now + takes,
@@ -209,6 +246,9 @@ impl Server {
             checkpoint_at: now + takes,
             upstream,
             receiver_until: 0,
+            connection: None,
+            receiver_ends_at: None,
+            commits: Commits::new(&data.sync_names),
         }
     }
 
@@ -234,8 +274,10 @@ impl Server {
         if self.promoted_at.is_some_and(|at| now >= at) && self.is_in_recovery && self.is_ready(now) {
             self.is_in_recovery = false;
             self.upstream = None;
+            (self.connection, self.receiver_ends_at) = (None, None);
             data.wal.fork(fresh_id, self.reserved.unwrap_or(data.wal.timeline() + 1));
             data.has_standby_signal = false;
+            data.flushed = data.wal.end;
             self.checkpoint_at = now + 1_500_000;
         }
         if self.is_writable(now) {
@@ -243,6 +285,7 @@ impl Server {
                 data.state = ControlState::InProduction;
             }
             if self.stops_at.is_none() {
+                data.flushed = data.wal.end;
                 data.wal.end += written;
             }
             if now >= self.checkpoint_at {
@@ -261,6 +304,21 @@ impl Server {
             data.checkpoint = (data.wal.timeline(), data.wal.end);
             data.wal.end += 10;
         }
+        data.flushed = data.wal.end;
+    }
+
+    /// The walreceiver ends: what it has written it flushes first.
+    pub(crate) fn end_receiver(&mut self, data: &mut Data) {
+        (self.connection, self.receiver_ends_at, self.receiver_until) = (None, None, 0);
+        data.flushed = data.wal.end;
+    }
+
+    /// Another primary to follow, or nobody: the walreceiver that runs is told to end.
+    pub(crate) fn follow(&mut self, upstream: Option<usize>, ends_at: u64) {
+        self.upstream = upstream;
+        if self.connection.is_some_and(|(from, _)| Some(from) != upstream) {
+            self.receiver_ends_at.get_or_insert(ends_at);
+        }
     }
 
     /// Receives from a running server which it reaches. An error: histories would be mixed.
@@ -278,7 +336,7 @@ impl Server {
         if !data.wal.is_part_of(source) {
             return Err(format!("{:?} streams from {:?}: two histories are mixed", data.wal, source));
         }
-        self.receiver_until = now + 2_000_000;
+        self.receiver_until = now + RECEIVER_TIMEOUT;
         let behind = if source_ends { 0 } else { behind };
         data.wal.receive(source, source.end.saturating_sub(behind));
         Ok(())

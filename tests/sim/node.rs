@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use pgherd::ha::{
     Closes, Consensus, DataDir, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation, Policy,
-    PostgresFacts, Process, Receiver, Server as ServerFacts, SyncNames, SyncPolicy, Upstream,
+    PostgresFacts, Process, Receiver, Sender, Server as ServerFacts, SyncInUse, SyncMode, SyncPolicy,
+    Upstream,
 };
 use pgherd_raft::lease::BootTime;
-use pgherd_raft::model::{ClusterState, Epoch, MemberId, MemberKind, PostgresAddr};
+use pgherd_raft::model::{ClusterState, Epoch, Lsn, MemberId, MemberKind, PostgresAddr, WalPosition};
 
 use crate::daemon::Daemon;
 use crate::model_guard::Guard;
 use crate::model_postgres::{Data, Directory, Server};
+use crate::model_sync::Walsender;
 
-pub(crate) const NAMES: [&str; 3] = ["a", "b", "c"];
+pub(crate) const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 pub(crate) fn id(node: usize) -> MemberId {
     MemberId(node as u64 + 1)
@@ -34,6 +36,7 @@ fn upstream(node: usize) -> Upstream {
 
 pub(crate) struct Node {
     pub(crate) place: usize,
+    pub(crate) first_settings: String,
     pub(crate) is_data: bool,
     /// How much faster than true time its clock runs, in parts per million.
     pub(crate) ppm: i64,
@@ -43,6 +46,8 @@ pub(crate) struct Node {
     pub(crate) configured_upstream: Option<usize>,
     pub(crate) floor: Epoch,
     pub(crate) given_up: Epoch,
+    /// Up to this epoch it follows nobody.
+    pub(crate) fenced: Epoch,
     /// What the store holds of the log when the daemon starts again.
     pub(crate) stored: usize,
     // Processes:
@@ -83,6 +88,11 @@ impl Node {
         })
     }
 
+    /// A walreceiver may still write something.
+    pub(crate) fn receives(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.connection.is_some())
+    }
+
     pub(crate) fn observe(
         &self,
         daemon: &Daemon,
@@ -90,6 +100,7 @@ impl Node {
         leader: Option<usize>,
         term: u64,
         now: u64,
+        sync: SyncFacts,
     ) -> Observation {
         let clock = self.clock(now);
         let voters = cluster.members.keys().copied().collect();
@@ -129,13 +140,13 @@ impl Node {
                     })
                 },
             ),
-            postgres: self.postgres_facts(now),
+            postgres: self.postgres_facts(now, sync),
             peers: self.peers(daemon, &cluster, clock),
             job: daemon.jobs.job(clock),
             finished: daemon.jobs.finished(clock),
             intent_for: daemon.intent_for(&cluster, clock),
             shutting_down: daemon.shutting_down,
-            policy: policy(&cluster),
+            policy: policy(&cluster, &self.first_settings),
             cluster,
         }
     }
@@ -159,7 +170,7 @@ impl Node {
             .collect()
     }
 
-    fn postgres_facts(&self, now: u64) -> PostgresFacts {
+    fn postgres_facts(&self, now: u64, sync: SyncFacts) -> PostgresFacts {
         let data = &self.data;
         let data_dir = match data.directory {
             Directory::Empty => DataDir::Empty,
@@ -189,28 +200,33 @@ impl Node {
             never_ready: false,
             newest_history: data.wal.position().timeline,
             has_old_data: data.has_old_data,
-            sync_configured: SyncNames::Own,
-            sync_in_use: None,
-            left_stream: BTreeMap::new(),
-            fenced: Epoch(0),
+            sync_configured: data.sync_names.clone(),
+            sync_in_use: sync.in_use,
+            left_stream: sync.left_stream,
+            fenced: self.fenced,
             health: Health::default(),
         }
     }
 
     fn server_facts(&self, server: &Server, now: u64) -> ServerFacts {
-        let streams = server.is_in_recovery && now < server.receiver_until;
+        let position = match self.data.wal.position() {
+            written if server.is_in_recovery => WalPosition { lsn: Lsn(self.data.flushed), ..written },
+            written => written,
+        };
+        let streams = now < server.receiver_until;
+        let upstream = server.connection.map(|(from, _)| from);
         ServerFacts {
             is_in_recovery: server.is_in_recovery,
-            position: self.data.wal.position(),
-            replayed: server.is_in_recovery.then(|| self.data.wal.position().lsn),
+            position,
+            replayed: server.is_in_recovery.then_some(position.lsn),
             replayed_at: None,
             replay_paused: false,
-            receiver: streams.then(|| Receiver {
-                status: "streaming".to_owned(),
-                from: server.upstream.map(postgres_addr),
+            receiver: upstream.map(|from| Receiver {
+                status: if streams { "streaming" } else { "waiting" }.to_owned(),
+                from: Some(postgres_addr(from)),
                 slot: None,
             }),
-            senders: Vec::new(),
+            senders: server.commits.senders.iter().map(|(standby, sender)| row(*standby, sender)).collect(),
             physical_slots: Vec::new(),
             version: 150_018,
             started_at: String::new(),
@@ -218,10 +234,41 @@ impl Node {
     }
 }
 
-/// The defaults, with an impatient start-up.
-fn policy(cluster: &ClusterState) -> Policy {
-    // The settings of this world are the ttl in seconds, and nothing else.
-    let ttl = cluster.settings.document.parse().unwrap_or(5);
+/// What the daemon finds out about synchronous replication.
+pub(crate) struct SyncFacts {
+    pub(crate) in_use: Option<SyncInUse>,
+    pub(crate) left_stream: BTreeMap<String, Duration>,
+}
+
+fn row(standby: usize, sender: &Walsender) -> Sender {
+    let flushed = (sender.flushed > 0).then_some(Lsn(sender.flushed));
+    Sender {
+        application_name: NAMES[standby].to_owned(),
+        client_addr: None,
+        user: String::new(),
+        state: "streaming".to_owned(),
+        sync_state: String::new(),
+        sync_priority: 0,
+        written: flushed,
+        flushed,
+        replayed: flushed,
+    }
+}
+
+/// The defaults, with an impatient start-up; the settings of this world are five words.
+pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
+    let document = if cluster.settings.document.is_empty() { first } else { &cluster.settings.document };
+    let mut words = document.split(' ');
+    let mut word = || words.next().unwrap_or_default();
+    let ttl = word().parse().expect("a ttl");
+    let mode = match word() {
+        "on" => SyncMode::On,
+        "quorum" => SyncMode::Quorum,
+        _ => SyncMode::Off,
+    };
+    let strict = word() == "strict";
+    let node_count = word().parse().expect("a number");
+    let fast_failover = word() == "fast";
     Policy {
         ttl: Duration::from_secs(ttl),
         loop_wait: Duration::from_secs(10),
@@ -230,9 +277,9 @@ fn policy(cluster: &ClusterState) -> Policy {
         primary_start_timeout: Duration::from_secs(20),
         primary_health_timeout: Duration::from_secs(10),
         pause: false,
-        sync: SyncPolicy::default(),
+        sync: SyncPolicy { mode, strict, node_count, fast_failover, ..SyncPolicy::default() },
         use_pg_rewind: true,
         use_slots: false,
-        bootstrap_settings: "5".to_owned(),
+        bootstrap_settings: first.to_owned(),
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pgherd::ha::Rule;
 use pgherd_raft::lease::{
-    Answer, BootTime, CloseVerdict, Licence, RenewalAnswer, Voter, deadline, renewal_interval,
+    Answer, BootTime, CloseVerdict, Licence, RenewalAnswer, Voter, deadline, patience, renewal_interval,
 };
 use pgherd_raft::model::{
     Command, Epoch, GroupId, Incarnation, Member, MemberId, MemberKind, Outcome, Session, Tags,
@@ -12,9 +13,11 @@ use pgherd_raft::model::{
 
 use crate::daemon::Daemon;
 use crate::faults::{Fault, Faults};
+use crate::ledger::Ledger;
 use crate::model_guard::{Due, Guard};
 use crate::model_log::Log;
 use crate::model_postgres::Data;
+use crate::mutants::Mutant;
 use crate::network::{Message, Network};
 use crate::node::{NAMES, Node, id, index, postgres_addr};
 use crate::random::Random;
@@ -24,26 +27,15 @@ pub(crate) const STEP: u64 = 10_000;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
-/// A rule of the protocol switched off, to see that the invariants notice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mutant {
-    /// The licence is counted from the answer instead of the sending of its round.
-    CountFromAnswer,
-    /// The guard does nothing at the deadline.
-    GuardIgnored,
-    /// Voters close without having been quiet.
-    CloseAtOnce,
-    /// A restarted voter does not count its start as an acknowledgement.
-    ForgetfulVoter,
-    /// PostgreSQL takes the next number for a new timeline, whatever is reserved.
-    NextTimeline,
-}
-
 /// What a run is about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    /// Two data nodes and a witness instead of three data nodes.
+    /// How many nodes there are.
+    pub(crate) nodes: usize,
+    /// The last of them is a witness.
     pub(crate) witness: bool,
+    /// Each seed draws a synchronous mode; else there is none.
+    pub(crate) sync: bool,
     /// Half of all messages are late while there are faults.
     pub(crate) harsh: bool,
     /// The faults to choose from.
@@ -69,21 +61,31 @@ pub(crate) struct World {
     last_holder: Option<MemberId>,
     pub(crate) takeovers: u64,
     pub(crate) highest_epoch: Epoch,
+    pub(crate) ledger: Ledger,
+    /// How often a holder was replaced by fences while its server ran on.
+    pub(crate) silenced_once: u64,
+    /// How often each rule decided.
+    pub(crate) rules: BTreeMap<Rule, u64>,
+    /// The settings of a new cluster.
+    pub(crate) first_settings: String,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, setting: Setting) -> Self {
         let mut random = Random::new(seed);
-        let nodes: Vec<Node> = (0..3)
+        let first_settings = settings(&mut random, setting.sync);
+        let nodes: Vec<Node> = (0..setting.nodes)
             .map(|place| Node {
                 place,
-                is_data: !(setting.witness && place == 2),
+                first_settings: first_settings.clone(),
+                is_data: !(setting.witness && place + 1 == setting.nodes),
                 ppm: i64::try_from(random.below(1001)).expect("small") - 500,
                 clock_offset: random.between(1_000_000, 1_000_000_000),
                 data: Data::empty(),
                 configured_upstream: None,
                 floor: Epoch(0),
                 given_up: Epoch(0),
+                fenced: Epoch(0),
                 stored: 1,
                 guard: None,
                 server: None,
@@ -109,6 +111,10 @@ impl World {
             last_holder: None,
             takeovers: 0,
             highest_epoch: Epoch(0),
+            ledger: Ledger::default(),
+            silenced_once: 0,
+            rules: BTreeMap::new(),
+            first_settings,
         };
         let members = world.nodes.iter().map(|node| (id(node.place), member(node))).collect();
         world.commit(&Command::Found { group: GroupId(1), scope: "sim".to_owned(), members });
@@ -182,12 +188,14 @@ impl World {
     }
 
     fn elect(&mut self) {
-        for place in (0..3).filter(|place| self.nodes[*place].daemon.is_none()) {
+        for place in self.places().filter(|place| self.nodes[*place].daemon.is_none()) {
             self.log.depose(place);
         }
-        let runs: Vec<usize> = (0..3).filter(|place| self.nodes[*place].daemon_runs(self.now)).collect();
+        let runs: Vec<usize> =
+            self.places().filter(|place| self.nodes[*place].daemon_runs(self.now)).collect();
+        let count = self.nodes.len();
         let majority =
-            |place: &&usize| runs.iter().filter(|other| self.connected(**place, **other)).count() * 2 > 3;
+            |place: &&usize| runs.iter().filter(|other| self.connected(**place, **other)).count() * 2 > count;
         let can_lead: Vec<usize> = runs.iter().filter(majority).copied().collect();
         let before = self.log.leader;
         self.log.elect(self.now, &can_lead, &mut self.random);
@@ -233,10 +241,18 @@ impl World {
                 let timeline = self.nodes[place].data.wal.timeline();
                 let word = if is_writable { "writable" } else { "gone" };
                 self.note(format!("{} PostgreSQL {word} on timeline {timeline}", NAMES[place]));
+                if is_writable {
+                    self.check_ledger(place);
+                }
             }
         }
         for place in self.places() {
             self.stream(place);
+        }
+        for place in self.places() {
+            if !self.nodes[place].is_frozen(now) {
+                self.acknowledge(place);
+            }
         }
     }
 
@@ -248,26 +264,6 @@ impl World {
         }
         if let Some(earlier) = self.timelines.insert(made, place) {
             self.fail(format!("{} and {} both made timeline {made}", NAMES[earlier], NAMES[place]));
-        }
-    }
-
-    fn stream(&mut self, place: usize) {
-        let now = self.now;
-        let Some(from) = self.nodes[place].server.as_ref().and_then(|server| server.upstream) else { return };
-        let source = &self.nodes[from];
-        let source_runs = !source.is_frozen(now) && source.server.as_ref().is_some_and(|s| s.is_ready(now));
-        if from == place || !source_runs || !self.connected(place, from) || self.nodes[place].is_frozen(now) {
-            return;
-        }
-        let ends =
-            source.server.as_ref().is_some_and(|server| server.stops_at.is_some_and(|(_, clean)| clean));
-        let (wal, behind) = (source.data.wal.clone(), self.random.below(400));
-        let node = &mut self.nodes[place];
-        let Some(server) = node.server.as_mut().filter(|s| s.is_ready(now) && s.is_in_recovery) else {
-            return;
-        };
-        if let Err(mixed) = server.stream(&mut node.data, &wal, ends, now, behind) {
-            self.fail(format!("{}: {mixed}", NAMES[place]));
         }
     }
 
@@ -329,7 +325,12 @@ impl World {
     // The log.
 
     pub(crate) fn commit(&mut self, command: &Command) -> Outcome {
-        let outcome = self.log.commit(command);
+        let before = self.log.last().clone();
+        let mutant = self.setting.mutant;
+        let outcome = self.log.commit(command, mutant);
+        if outcome == Outcome::Applied {
+            self.count_command(&before, command);
+        }
         let state = self.log.last().clone();
         for violation in state.violations() {
             self.fail(format!("after {command:?}: {violation}"));
@@ -354,7 +355,7 @@ impl World {
         let outcome = self.commit(command);
         let committed = self.log.committed();
         self.apply(leader, committed);
-        for other in (0..3).filter(|other| *other != leader) {
+        for other in self.places().filter(|other| *other != leader) {
             self.send(leader, other, Message::Entries { to: committed });
         }
         outcome
@@ -387,7 +388,7 @@ impl World {
         }
         daemon.next_heartbeat = clock.after(HEARTBEAT);
         let committed = self.log.committed();
-        for other in (0..3).filter(|other| *other != place) {
+        for other in self.places().filter(|other| *other != place) {
             let lags = self.nodes[other]
                 .daemon
                 .as_ref()
@@ -462,6 +463,11 @@ impl World {
         let Some(daemon) = &mut node.daemon else { return };
         let Some((_, holder)) = &mut daemon.holder else { return };
         let before = holder.licence();
+        if self.setting.mutant == Some(Mutant::NoMajority) {
+            for voter in self.log.last().lease.voters.iter().filter(|voter| **voter != from) {
+                holder.count(*voter, answer);
+            }
+        }
         let Some(won) = holder.count(from, answer) else { return };
         let ttl = node.guard.as_ref().and_then(|guard| guard.armed).map(|armed| armed.ttl);
         let until = match ttl.filter(|_| mutated) {
@@ -486,12 +492,18 @@ impl World {
             return;
         };
         closing.answered += 1;
+        let ttl = self.log.state(daemon.applied).lease.tenure.as_ref().map_or(5000, |tenure| tenure.ttl_ms);
         match verdict {
             CloseVerdict::Closed => {
                 closing.answers.closed.insert(id(from));
             }
             CloseVerdict::Would => {
                 closing.answers.would.insert(id(from));
+            }
+            CloseVerdict::NotYet { quiet_ms, .. }
+                if Duration::from_millis(quiet_ms) >= patience(Duration::from_millis(ttl)) =>
+            {
+                closing.answers.silent.insert(id(from));
             }
             CloseVerdict::NotYet { .. } | CloseVerdict::Mismatch { .. } | CloseVerdict::NotAVoter => {}
         }
@@ -517,7 +529,7 @@ impl World {
         let Some(daemon) = &mut node.daemon else { return };
         let Some(report) = daemon.published.clone().filter(|_| clock >= daemon.next_report) else { return };
         daemon.next_report = clock.after(REPORT_EVERY);
-        for other in (0..3).filter(|other| *other != place) {
+        for other in self.places().filter(|other| *other != place) {
             if self.nodes[other].is_data {
                 self.send(place, other, Message::Report(Box::new(report.clone())));
             }
@@ -560,4 +572,20 @@ fn member(node: &Node) -> Member {
         postgres: node.is_data.then(|| postgres_addr(node.place)),
         tags: Tags::default(),
     }
+}
+
+/// The ttl, the synchronous mode, strict or not, how many acknowledge, and whether fences alone are enough.
+pub(crate) fn settings(random: &mut Random, sync: bool) -> String {
+    let mut one = |of: &[&'static str]| of[random.index(of.len())];
+    if !sync {
+        return "5 off lax 1 fast".to_owned();
+    }
+    let words = [
+        one(&["2", "5"]),
+        one(&["off", "on", "on", "quorum", "quorum"]),
+        one(&["lax", "strict"]),
+        one(&["1", "1", "2"]),
+        one(&["fast", "fast", "slow"]),
+    ];
+    words.join(" ")
 }

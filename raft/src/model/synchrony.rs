@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::ids::{MemberId, MemberName};
 use super::lsn::WalPosition;
 
-/// The most sets in force at once: a change under way on top of what two take-overs left behind.
-pub const MAX_SETS: usize = 6;
+/// The most sets in force at once. Each change that was interrupted leaves one, and take-overs may follow each other before
+/// any of them settles; a new primary under whose first set nobody acknowledges must still have room for the next.
+pub const MAX_SETS: usize = 32;
 
 /// The names that can acknowledge a commit, and how many of them must (`ANY needed (names)`).
 ///
