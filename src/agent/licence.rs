@@ -1,11 +1,12 @@
 //! The way from a won licence to the guard's deadline, on the renewer's thread.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use pgherd_raft::lease::{BootTime, Licence};
 use pgherd_raft::{LicenceSink, Renewer, RenewerFacts};
 use tokio::sync::Notify;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::guard::Guard;
 
@@ -63,17 +64,56 @@ impl RenewerSlot {
     }
 }
 
+/// Shows the renewal thread that the agent's loop turns. Renewing needs no agent, so without it a deadlocked daemon would
+/// keep a lease for ever whose primary nobody supervises and whose health checks nobody answers.
+#[derive(Debug, Default)]
+pub(super) struct Pulse {
+    last: Mutex<Option<Turn>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    at: BootTime,
+    /// How long the next one may take while this node is the primary; none: nobody could do better.
+    patience: Option<Duration>,
+}
+
+impl Pulse {
+    pub(super) fn turned(&self, at: BootTime, patience: Option<Duration>) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Turn { at, patience });
+    }
+
+    /// How long the loop has stood still, when that is too long.
+    fn overdue(&self, now: BootTime) -> Option<Duration> {
+        let last = (*self.last.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let still = now.since(last.at);
+        last.patience.is_some_and(|patience| still > patience).then_some(still)
+    }
+}
+
 /// Extends the guard's deadline as soon as a licence is won, and wakes the agent at the first one of an epoch.
 #[derive(Debug)]
 pub(super) struct ExtendGuard {
     pub(super) slot: Arc<GuardSlot>,
+    pub(super) pulse: Arc<Pulse>,
+    /// It was said that the loop stands still.
+    pub(super) told: bool,
     pub(super) wake: Arc<Notify>,
     pub(super) last: Option<Licence>,
 }
 
 impl LicenceSink for ExtendGuard {
-    fn may_renew(&mut self, _now: BootTime) -> bool {
-        self.slot.get().is_some_and(|guard| guard.deadline().heartbeat_age() <= Guard::STALE_AFTER)
+    fn may_renew(&mut self, now: BootTime) -> bool {
+        let overdue = self.pulse.overdue(now);
+        if let Some(still) = overdue.filter(|_| !self.told) {
+            warn!(
+                "the daemon's loop has stood still for {} s: the lease is not renewed, so that another member can take over",
+                still.as_secs()
+            );
+        }
+        self.told = overdue.is_some();
+        let is_fresh = |guard: Guard| guard.deadline().heartbeat_age() <= Guard::STALE_AFTER;
+        overdue.is_none() && self.slot.get().is_some_and(is_fresh)
     }
 
     fn licensed(&mut self, licence: Licence) {
@@ -90,5 +130,27 @@ impl LicenceSink for ExtendGuard {
         if is_first {
             self.wake.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_is_overdue_only_where_another_member_could_do_better() {
+        let pulse = Pulse::default();
+        assert_eq!(pulse.overdue(at(1000)), None, "it has not begun");
+        pulse.turned(at(1000), Some(PATIENCE));
+        assert_eq!(pulse.overdue(at(1010)), None);
+        assert_eq!(pulse.overdue(at(1011)), Some(Duration::from_secs(11)));
+        pulse.turned(at(1011), None);
+        assert_eq!(pulse.overdue(at(5000)), None, "nobody could take over");
     }
 }

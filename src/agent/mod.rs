@@ -90,6 +90,7 @@ pub struct Agent {
     closes: Option<(Closes, BootTime)>,
     last_postgres: Option<(PostgresFacts, BootTime)>,
     wake: Arc<Notify>,
+    pulse: Arc<licence::Pulse>,
     /// What the present guard tells; one receiver for its whole life, so that nothing it told is told again.
     guard_news: Option<watch::Receiver<News>>,
     logged: String,
@@ -123,6 +124,7 @@ impl Agent {
             closes: None,
             last_postgres: None,
             wake,
+            pulse: Arc::default(),
             guard_news: None,
             logged: String::new(),
             reported: None,
@@ -164,6 +166,7 @@ impl Agent {
             self.follow_settings().await;
             let observation = self.observe().await;
             let decision = ha::decide(&observation);
+            self.pulse.turned(observation.now, ha::patience_with_holder(&observation));
             self.publish(&observation, &decision);
             self.recorder.look(&observation, &decision);
             let over = self.is_over(&observation, &decision);

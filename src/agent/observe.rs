@@ -56,7 +56,13 @@ impl Agent {
         self.guard_news = Some(guard.watch());
         self.parts.guard.set(Some(guard));
         let slot = std::sync::Arc::clone(&self.parts.guard);
-        let sink = ExtendGuard { slot, wake: std::sync::Arc::clone(&self.wake), last: None };
+        let sink = ExtendGuard {
+            slot,
+            pulse: std::sync::Arc::clone(&self.pulse),
+            told: false,
+            wake: std::sync::Arc::clone(&self.wake),
+            last: None,
+        };
         match Renewer::start(&self.parts.group, holder, Box::new(sink)) {
             Ok(renewer) => self.parts.renewer.set(renewer),
             Err(error) => warn!("the renewal thread did not start: {error}"),

@@ -155,6 +155,14 @@ pub(super) fn decide(o: &Observation) -> Option<Decision> {
     Some(decision.act(Action::Guard(GuardAction::Kill)).wait("PostgreSQL to end"))
 }
 
+/// How long this node may keep the lease without deciding anything, as if its PostgreSQL were of no use for as long.
+/// None: for ever, since health does not count, nobody could take over, or the lease has no end.
+pub fn patience_with_holder(o: &Observation) -> Option<Duration> {
+    let limit = o.policy.primary_health_timeout;
+    let is_mine = o.cluster.lease.tenure.as_ref().is_some_and(|held| held.holder == o.me && !held.pinned);
+    (is_mine && !limit.is_zero() && has_well_successor(o)).then_some(limit)
+}
+
 /// The sick holder has nobody to give the lease to: that is said, and it goes on.
 pub(super) fn told(o: &Observation, next: Decision) -> Decision {
     let is_leading = matches!(next.rule, Rule::Lead | Rule::KeepSlots);

@@ -40,7 +40,7 @@ pub use candidate::{Candidate, REPORT_FRESH, Ranking, Unfit, rank};
 pub use decide::{GUARD_STALE, decide};
 pub use decision::{Decision, State};
 pub use facts::*;
-pub use health::{CRASH_LOOP, CRASH_WINDOW, Condemned, Health, Probe};
+pub use health::{CRASH_LOOP, CRASH_WINDOW, Condemned, Health, Probe, patience_with_holder};
 pub use meaning::meaning;
 pub use pause::{holds_pinned, is_pause_in_force, is_paused};
 pub use policy::*;

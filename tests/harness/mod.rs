@@ -7,6 +7,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod cluster;
+pub(crate) mod deadlock;
 pub(crate) mod disk;
 pub(crate) mod haproxy;
 pub(crate) mod ledger;

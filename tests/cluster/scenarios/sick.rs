@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::harness::cluster::{BRING_UP_LIMIT, Cluster, HEAL_LIMIT, Plan};
+use crate::harness::deadlock::Deadlock;
 use crate::harness::disk::Disk;
 use crate::harness::ledger::Route;
 use crate::harness::workload::{Session, Workload};
@@ -60,6 +61,22 @@ fn a_stopped_postmaster_is_found_out() {
         let begin = clock::now();
         processes::signal(cluster.node(old)?.postmaster_pid()?, Signal::STOP)?;
         is_replaced(cluster, &workload, old, begin, "has accepted no new connection").await?;
+        cluster.wait_until_whole(HEAL_LIMIT).await?;
+        workload.stop().await;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_deadlocked_daemon_does_not_keep_its_lease() {
+    run(plan(), async |cluster| {
+        let mut workload = bring_up(cluster).await?;
+        let old = cluster.wait_for_primary(HEAL_LIMIT).await?;
+        let begin = clock::now();
+        let pid = cluster.node(old)?.daemon_pid().context("the primary's daemon does not run")?;
+        let deadlock = Deadlock::of(pid, "renewer", &cluster.node(old)?.directory)?;
+        is_replaced(cluster, &workload, old, begin, "the daemon's loop has stood still").await?;
+        drop(deadlock);
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         workload.stop().await;
         Ok(())
