@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test bench verify fix deny toolchain tools
+.PHONY: demo test sim bench verify fix deny toolchain tools
 
 demo: toolchain tools
 	@echo "building (release; the first time takes some minutes)"
@@ -14,6 +14,11 @@ demo: toolchain tools
 
 test: toolchain tools
 	@bash tests/setup/run-tests.sh $(TEST_ARGS)
+
+# Simulated clusters by the million, on every core: SIM_ARGS="--first 20000 --seeds 1000000". A part of them is in `make
+# test`. SIM_ARGS="sync --seed 7" shows what happens in one.
+sim: toolchain
+	@$(CARGO) run --release --locked --quiet -p pgherd-sim -- $(SIM_ARGS)
 
 # The figures of the README; takes long. BENCH_ARGS=--help says which parts there are.
 bench: toolchain tools

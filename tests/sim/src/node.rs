@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd::ha::{
+use crate::ha::{
     Closes, Consensus, DataDir, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation, Policy,
     PostgresFacts, Process, Receiver, Sender, Server as ServerFacts, SyncInUse, SyncMode, SyncPolicy,
     Upstream,
 };
-use pgherd_raft::lease::BootTime;
-use pgherd_raft::model::{ClusterState, Epoch, Lsn, MemberId, MemberKind, PostgresAddr, WalPosition};
+use crate::lease::BootTime;
+use crate::model::{ClusterState, Epoch, Lsn, MemberId, MemberKind, PostgresAddr, WalPosition};
 
 use crate::daemon::Daemon;
 use crate::model_guard::Guard;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use pgherd::ha::SyncNames;
+use crate::ha::SyncNames;
 
 use crate::node::NAMES;
 use crate::random::Random;

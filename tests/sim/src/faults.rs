@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use pgherd_raft::model::{Command, Intent};
+use crate::model::{Command, Intent};
 
 use crate::network::{CALM, HARSH, Weather};
 use crate::node::NAMES;
 use crate::random::Random;
-use crate::world::{World, settings};
+use crate::world::{World, note, settings};
 
 /// Faults begin after this time, when the cluster usually runs, and stop after that one.
 pub(crate) const BEGIN: u64 = 8_000_000;
@@ -108,7 +108,7 @@ impl World {
         if self.bring(fault, place) {
             *self.faults.counts.entry(fault).or_default() += 1;
             self.faults.effects += 1;
-            self.note(format!("FAULT {fault:?} at {}", NAMES[place]));
+            note!(self, "FAULT {fault:?} at {}", NAMES[place]);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use pgherd_raft::model::{ClusterState, Command, Outcome, apply};
+use crate::model::{ClusterState, Command, Outcome, apply};
 
 use crate::mutants::{self, Mutant};
 use crate::random::Random;

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use pgherd::ha::{Action, Fact, Observation, PgAction, SyncInUse, SyncMode, SyncNames};
-use pgherd_raft::model::{
-    Basis, ClusterState, Command, Epoch, Outcome, Rejection, SyncSet, Synchrony, apply,
-};
+use crate::faults::Fault;
+use crate::ha::{Action, Fact, Observation, PgAction, SyncInUse, SyncMode, SyncNames};
+use crate::model::{Basis, ClusterState, Command, Epoch, Outcome, Rejection, SyncSet, Synchrony, apply};
+use crate::worlds::{HARSH, SYNC, SYNC_FOUR, Setting, THREE};
 
 /// A rule of the protocol switched off, to see that the invariants notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,53 @@ pub(crate) enum Mutant {
     /// A standby is promoted with whatever `synchronous_standby_names` it has.
     PromoteUnconfigured,
 }
+
+/// A mutant, the world in which it shows, and the seed that is known to notice it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    mutant: Mutant,
+    world: Setting,
+    pub(crate) seed: u64,
+}
+
+impl Case {
+    pub(crate) fn name(&self) -> String {
+        format!("{:?}", self.mutant)
+    }
+
+    pub(crate) fn setting(&self) -> Setting {
+        Setting { mutant: Some(self.mutant), ..self.world }
+    }
+}
+
+const fn case(mutant: Mutant, world: Setting, seed: u64) -> Case {
+    Case { mutant, world, seed }
+}
+
+/// A world in which only these faults happen.
+const fn only(faults: &'static [Fault], world: Setting) -> Setting {
+    Setting { faults, ..world }
+}
+
+#[rustfmt::skip]
+pub(crate) const CASES: [Case; 16] = [
+    case(Mutant::CountFromAnswer, only(&[Fault::StopDaemon, Fault::OneWay, Fault::TwoWay], HARSH), 590),
+    case(Mutant::NoMajority, THREE, 4),
+    case(Mutant::GuardIgnored, THREE, 0),
+    case(Mutant::CloseAtOnce, THREE, 3),
+    case(Mutant::ForgetfulVoter, only(&[Fault::KillDaemon, Fault::TwoWay, Fault::OneWay], THREE), 31),
+    case(Mutant::NextTimeline, THREE, 23),
+    case(Mutant::TakeClosedUnfenced, SYNC, 5),
+    case(Mutant::TakeVacantUnfenced, only(&[Fault::CleanStop, Fault::TwoWay, Fault::KillPostgres, Fault::Crash], SYNC), 4),
+    case(Mutant::OneFenceTooFew, SYNC, 4),
+    case(Mutant::ConfigureFirst, SYNC, 2),
+    case(Mutant::NarrowUnseen, SYNC, 2),
+    case(Mutant::NarrowBehind, SYNC_FOUR, 16),
+    case(Mutant::NoRevision, only(&[Fault::ChangeSync, Fault::Storm, Fault::KillDaemon], Setting { harsh: true, ..SYNC }), 43),
+    case(Mutant::ForgottenFence, only(&[Fault::StopDaemon, Fault::OneWay], SYNC), 160),
+    case(Mutant::FenceBeforeEnd, SYNC, 6),
+    case(Mutant::PromoteUnconfigured, SYNC, 7),
+];
 
 /// What the daemon of a node believes although it is not so.
 pub(crate) fn distort(mutant: Mutant, o: &mut Observation) {

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use pgherd_raft::model::{Basis, ClusterState, Command, Epoch, MemberName, SyncSet};
+use crate::model::{Basis, ClusterState, Command, Epoch, MemberName, SyncSet};
 
 use crate::model_postgres::Wal;
 use crate::node::{NAMES, index};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pgherd_raft::lease::BootTime;
-use pgherd_raft::model::{Epoch, Session};
+use crate::lease::BootTime;
+use crate::model::{Epoch, Session};
 
 /// SIGQUIT goes out so long before the deadline.
 const EARLY: Duration = Duration::from_millis(300);

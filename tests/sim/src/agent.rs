@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-use pgherd::ha::{
+use crate::ha::{
     Action, Closes, GuardAction, JobKind, LeaseAction, Observation, PgAction, Rule, StopMode, Upstream,
     decide, own_report,
 };
-use pgherd_raft::lease::CloseRequest;
-use pgherd_raft::model::{ClusterState, Command, Lease};
+use crate::lease::CloseRequest;
+use crate::model::{ClusterState, Command, Lease};
 
 use crate::daemon::{Closing, Daemon, Running};
 use crate::model_postgres::{Directory, Server};
 use crate::mutants::{self, Mutant};
 use crate::network::Message;
 use crate::node::{NAMES, SyncFacts, id, index};
-use crate::world::World;
+use crate::world::{World, note};
 
 const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
 const PROPOSAL_PATIENCE: Duration = Duration::from_secs(3);
@@ -54,15 +54,16 @@ impl World {
         }
         let decision = decide(&observation);
         *self.rules.entry(decision.rule).or_default() += 1;
-        let line = format!("{} {} by {:?}", NAMES[place], decision.state.as_str(), decision.rule);
         let mut report = own_report(&observation);
         decision.state.as_str().clone_into(&mut report.state);
         let daemon = self.nodes[place].daemon.as_mut().expect("it runs");
         daemon.published = Some(report);
         daemon.next_decision = clock.after(decision.wake_in.min(OBSERVE_AT_LEAST_EACH));
-        if daemon.logged != line {
-            daemon.logged.clone_from(&line);
-            self.note(format!("{line}: {}", decision.because));
+        let logged = Some((decision.state, decision.rule));
+        if daemon.logged != logged {
+            daemon.logged = logged;
+            let (state, rule) = (decision.state.as_str(), decision.rule);
+            note!(self, "{} {state} by {rule:?}: {}", NAMES[place], decision.because);
         }
         if decision.rule == Rule::ShutDownDone {
             self.end_daemon(place);
@@ -85,7 +86,7 @@ impl World {
         let node = &mut self.nodes[place];
         (node.daemon, node.guard) = (None, None);
         node.daemon_starts_at = Some(starts_at);
-        self.note(format!("{} daemon ended cleanly", NAMES[place]));
+        note!(self, "{} daemon ended cleanly", NAMES[place]);
     }
 
     /// False: what follows in the decision is not done.

@@ -4,8 +4,8 @@
 //! PostgreSQL tells histories apart by timeline numbers only, and so does everything here that stands for it; the model
 //! alone knows that two branches of one number are different, and calls it a failure if they are ever mixed.
 
-use pgherd::ha::{ControlData, ControlState, SyncNames, TimelineSwitch};
-use pgherd_raft::model::{Lsn, SystemIdentifier, TimelineId, WalPosition};
+use crate::ha::{ControlData, ControlState, SyncNames, TimelineSwitch};
+use crate::model::{Lsn, SystemIdentifier, TimelineId, WalPosition};
 
 use crate::model_sync::Commits;
 

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgherd::ha::MemberReport;
-use pgherd_raft::lease::{CloseRequest, CloseVerdict, Renewal, RenewalAnswer};
-use pgherd_raft::model::{Command, Outcome};
+use crate::ha::MemberReport;
+use crate::lease::{CloseRequest, CloseVerdict, Renewal, RenewalAnswer};
+use crate::model::{Command, Outcome};
 
 use crate::random::Random;
 

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd::ha::Rule;
-use pgherd_raft::lease::{
+use crate::ha::Rule;
+use crate::lease::{
     Answer, BootTime, CloseVerdict, Licence, RenewalAnswer, Voter, deadline, patience, renewal_interval,
 };
-use pgherd_raft::model::{
+use crate::model::{
     Command, Epoch, GroupId, Incarnation, Member, MemberId, MemberKind, Outcome, Session, Tags,
 };
 
 use crate::daemon::Daemon;
-use crate::faults::{Fault, Faults};
+use crate::faults::Faults;
 use crate::ledger::Ledger;
 use crate::model_guard::{Due, Guard};
 use crate::model_log::Log;
@@ -21,27 +21,23 @@ use crate::mutants::Mutant;
 use crate::network::{Message, Network};
 use crate::node::{NAMES, Node, id, index, postgres_addr};
 use crate::random::Random;
+use crate::worlds::Setting;
 
 /// True time passes in steps of this many microseconds.
 pub(crate) const STEP: u64 = 10_000;
 const REPORT_EVERY: Duration = Duration::from_millis(500);
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
-/// What a run is about.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
-    /// How many nodes there are.
-    pub(crate) nodes: usize,
-    /// The last of them is a witness.
-    pub(crate) witness: bool,
-    /// Each seed draws a synchronous mode; else there is none.
-    pub(crate) sync: bool,
-    /// Half of all messages are late while there are faults.
-    pub(crate) harsh: bool,
-    /// The faults to choose from.
-    pub(crate) faults: &'static [Fault],
-    pub(crate) mutant: Option<Mutant>,
+/// Writes into the trace, if anybody is going to read it.
+macro_rules! note {
+    ($world:expr, $($what:tt)*) => {
+        if $world.is_told {
+            let line = format!("{:>9.3} {}", $world.now as f64 / 1e6, format_args!($($what)*));
+            $world.trace.push(line);
+        }
+    };
 }
+pub(crate) use note;
 
 pub(crate) struct World {
     pub(crate) setting: Setting,
@@ -53,6 +49,8 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     /// What happened, in order.
     pub(crate) trace: Vec<String>,
+    /// Is anybody going to read it?
+    pub(crate) is_told: bool,
     /// The first broken invariant.
     pub(crate) broken: Option<String>,
     /// The timelines that were made, and by whom.
@@ -105,6 +103,7 @@ impl World {
             network: Network::new(),
             log: Log::new(),
             trace: Vec::new(),
+            is_told: false,
             broken: None,
             timelines: BTreeMap::new(),
             numbers: 0,
@@ -125,13 +124,9 @@ impl World {
         0..self.nodes.len()
     }
 
-    pub(crate) fn note(&mut self, what: String) {
-        self.trace.push(format!("{:>9.3} {what}", self.now as f64 / 1e6));
-    }
-
     pub(crate) fn fail(&mut self, what: String) {
         if self.broken.is_none() {
-            self.note(format!("BROKEN: {what}"));
+            note!(self, "BROKEN: {what}");
             self.broken = Some(what);
         }
     }
@@ -178,7 +173,7 @@ impl World {
             daemon.voter = Voter::new(node.floor, voter_since);
             daemon.voter.learn(&self.log.state(applied).lease, voter_since);
             node.daemon = Some(daemon);
-            self.note(format!("{} daemon starts, life {}", NAMES[place], incarnation.0));
+            note!(self, "{} daemon starts, life {}", NAMES[place], incarnation.0);
         }
     }
 
@@ -223,7 +218,7 @@ impl World {
                 (Due::Quit, Some(server)) => server.stops_at = Some((now + 100_000, false)),
                 (Due::Kill, Some(_)) => {
                     node.server = None;
-                    self.note(format!("{} guard killed PostgreSQL at the deadline", NAMES[place]));
+                    note!(self, "{} guard killed PostgreSQL at the deadline", NAMES[place]);
                 }
                 _ => {}
             }
@@ -240,7 +235,7 @@ impl World {
             if was_writable != is_writable {
                 let timeline = self.nodes[place].data.wal.timeline();
                 let word = if is_writable { "writable" } else { "gone" };
-                self.note(format!("{} PostgreSQL {word} on timeline {timeline}", NAMES[place]));
+                note!(self, "{} PostgreSQL {word} on timeline {timeline}", NAMES[place]);
                 if is_writable {
                     self.check_ledger(place);
                 }
@@ -342,7 +337,7 @@ impl World {
             self.highest_epoch = state.lease.epoch;
             let holder = state.lease.holder();
             let name = holder.map_or("nobody", |holder| NAMES[index(holder)]);
-            self.note(format!("epoch {} to {name}", state.lease.epoch));
+            note!(self, "epoch {} to {name}", state.lease.epoch);
             if holder != self.last_holder && self.last_holder.is_some() {
                 self.takeovers += 1;
             }
@@ -427,7 +422,7 @@ impl World {
         }
     }
 
-    fn voter_renews(&mut self, place: usize, renewal: &pgherd_raft::lease::Renewal) -> RenewalAnswer {
+    fn voter_renews(&mut self, place: usize, renewal: &crate::lease::Renewal) -> RenewalAnswer {
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
         let daemon = node.daemon.as_mut().expect("it runs");
@@ -441,7 +436,7 @@ impl World {
         RenewalAnswer { epoch, incarnation, round, verdict }
     }
 
-    fn voter_closes(&mut self, place: usize, request: &pgherd_raft::lease::CloseRequest) -> CloseVerdict {
+    fn voter_closes(&mut self, place: usize, request: &crate::lease::CloseRequest) -> CloseVerdict {
         let at_once = self.setting.mutant == Some(Mutant::CloseAtOnce);
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
@@ -511,12 +506,7 @@ impl World {
     }
 
     /// To the voter of the same node, without the network.
-    pub(crate) fn close_here(
-        &mut self,
-        place: usize,
-        number: u64,
-        request: &pgherd_raft::lease::CloseRequest,
-    ) {
+    pub(crate) fn close_here(&mut self, place: usize, number: u64, request: &crate::lease::CloseRequest) {
         let verdict = self.voter_closes(place, request);
         self.count_close(place, place, number, verdict);
     }
@@ -543,7 +533,7 @@ impl World {
             daemon.proposal = None;
             daemon.wake(clock);
             if let Outcome::Rejected(why) = outcome {
-                self.note(format!("{} not agreed: {why}", NAMES[place]));
+                note!(self, "{} not agreed: {why}", NAMES[place]);
             }
         }
     }
@@ -557,7 +547,7 @@ impl World {
         let session = guard.session;
         let Some(daemon) = &mut node.daemon else { return };
         if daemon.holder.as_ref().is_none_or(|(of, _)| *of != session) {
-            let holder = pgherd_raft::lease::Holder::new(me, session, daemon.incarnation, node.given_up);
+            let holder = crate::lease::Holder::new(me, session, daemon.incarnation, node.given_up);
             daemon.holder = Some((session, holder));
         }
     }

@@ -1,10 +1,10 @@
 //! When faults stop, the cluster comes together by itself: one primary, and everybody follows.
 
-use pgherd::ha::SyncMode;
+use crate::ha::SyncMode;
 
 use crate::faults::{END, ENOUGH};
 use crate::node::{Node, index, policy};
-use crate::world::World;
+use crate::world::{World, note};
 
 /// Clients that wait are behind by no more than what is written in a few seconds.
 const ENOUGH_TOLD: u64 = 50_000;
@@ -50,7 +50,7 @@ impl World {
             }
             bootstrapped |= self.is_whole();
             if self.now > END && self.faults.effects >= ENOUGH && self.is_whole() {
-                self.note("whole".to_owned());
+                note!(self, "whole");
                 return Ok(());
             }
         }

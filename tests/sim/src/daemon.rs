@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pgherd::ha::{Closes, Finished, Job, JobKind, MemberReport, PgAction};
-use pgherd_raft::lease::{BootTime, Holder, Licence, Voter};
-use pgherd_raft::model::{ClusterState, Epoch, Incarnation, MemberId, Session};
+use crate::ha::{Closes, Finished, Job, JobKind, MemberReport, PgAction, Rule, State};
+use crate::lease::{BootTime, Holder, Licence, Voter};
+use crate::model::{ClusterState, Epoch, Incarnation, MemberId, Session};
 
 use crate::streams::SyncUse;
 
@@ -40,7 +40,7 @@ pub(crate) struct Daemon {
     /// What a mutant believes to have won.
     pub(crate) mutated: Option<Licence>,
     /// The last decision as the log would show it.
-    pub(crate) logged: String,
+    pub(crate) logged: Option<(State, Rule)>,
 }
 
 /// A round of questions to the voters.
@@ -79,7 +79,7 @@ impl Daemon {
             sync_use: None,
             streamed_at: BTreeMap::new(),
             mutated: None,
-            logged: String::new(),
+            logged: None,
         }
     }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgherd::ha::{SyncInUse, SyncNames};
-use pgherd_raft::lease::BootTime;
-use pgherd_raft::model::{Lsn, SyncSet};
+use crate::ha::{SyncInUse, SyncNames};
+use crate::lease::BootTime;
+use crate::model::{Lsn, SyncSet};
 
 use crate::mutants::Mutant;
 use crate::node::NAMES;
@@ -66,12 +66,12 @@ impl World {
         let Some(from) = server.upstream.filter(|from| *from != place && self.connected(place, *from)) else {
             return;
         };
-        let wal = node.data.wal.clone();
+        let may_stream = node.data.wal.may_stream_from(&self.nodes[from].data.wal);
         let source = &mut self.nodes[from];
         let is_frozen = source.is_frozen(now);
         let Some(sender) = source.server.as_mut().filter(|s| !is_frozen && s.is_ready(now)) else { return };
         let pid = sender.pid;
-        if wal.may_stream_from(&source.data.wal) && sender.commits.connect(place, now) {
+        if may_stream && sender.commits.connect(place, now) {
             let server = self.nodes[place].server.as_mut().expect("it runs");
             server.connection = Some((from, pid));
             server.receiver_until = now + crate::model_postgres::RECEIVER_TIMEOUT;
@@ -101,17 +101,19 @@ impl World {
             return;
         }
         let ends = sender.stops_at.is_some_and(|(_, clean)| clean);
-        let wal = source.data.wal.clone();
-        let node = &mut self.nodes[place];
-        let Some(server) = node.server.as_mut().filter(|s| s.is_ready(now) && s.is_in_recovery) else {
+        if !self.nodes[place].server.as_ref().is_some_and(|s| s.is_ready(now) && s.is_in_recovery) {
             return;
-        };
+        }
+        let wal = std::mem::take(&mut self.nodes[from].data.wal);
+        let node = &mut self.nodes[place];
+        let server = node.server.as_mut().expect("it runs");
         let branches = node.data.wal.timeline();
         let outcome = server.stream(&mut node.data, &wal, ends, now, behind);
         if flushes || ends || node.data.wal.timeline() != branches {
             node.data.flushed = node.data.wal.end;
         }
         let flushed = node.data.flushed;
+        self.nodes[from].data.wal = wal;
         if let Err(mixed) = outcome {
             self.fail(format!("{}: {mixed}", NAMES[place]));
         }

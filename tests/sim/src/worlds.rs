@@ -1,0 +1,45 @@
+//! The kinds of world, by name.
+
+use crate::faults::{ALL, Fault};
+use crate::mutants::Mutant;
+
+/// What a run is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    /// How many nodes there are.
+    pub(crate) nodes: usize,
+    /// The last of them is a witness.
+    pub(crate) witness: bool,
+    /// Each seed draws a synchronous mode; else there is none.
+    pub(crate) sync: bool,
+    /// Half of all messages are late while there are faults.
+    pub(crate) harsh: bool,
+    /// The faults to choose from.
+    pub(crate) faults: &'static [Fault],
+    pub(crate) mutant: Option<Mutant>,
+}
+
+/// A kind of world, and how many of its seeds the tests run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kind {
+    pub(crate) name: &'static str,
+    pub(crate) setting: Setting,
+    pub(crate) seeds: u64,
+}
+
+pub(crate) const THREE: Setting =
+    Setting { nodes: 3, witness: false, sync: false, harsh: false, faults: &ALL, mutant: None };
+const WITNESS: Setting = Setting { witness: true, ..THREE };
+pub(crate) const HARSH: Setting = Setting { harsh: true, ..THREE };
+pub(crate) const SYNC: Setting = Setting { sync: true, ..THREE };
+const SYNC_WITNESS: Setting = Setting { sync: true, ..WITNESS };
+pub(crate) const SYNC_FOUR: Setting = Setting { nodes: 4, ..SYNC };
+
+pub(crate) const KINDS: [Kind; 6] = [
+    Kind { name: "three", setting: THREE, seeds: 1_700 },
+    Kind { name: "witness", setting: WITNESS, seeds: 1_700 },
+    Kind { name: "harsh", setting: HARSH, seeds: 1_700 },
+    Kind { name: "sync", setting: SYNC, seeds: 1_700 },
+    Kind { name: "sync-witness", setting: SYNC_WITNESS, seeds: 1_700 },
+    Kind { name: "sync-four", setting: SYNC_FOUR, seeds: 1_700 },
+];
