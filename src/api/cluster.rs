@@ -26,6 +26,8 @@ pub(super) fn document(standing: &Standing) -> Value {
             "system_identifier": cluster.system_identifier.map(|identifier| identifier.to_string()),
             "epoch": cluster.lease.epoch,
             "pinned": cluster.lease.tenure.as_ref().is_some_and(|tenure| tenure.pinned),
+            // More than one: a change of the synchronous standbys is under way.
+            "synchronous_sets": cluster.synchrony.sets.len(),
             "raft_leader": standing.view.observation.consensus.raft_leader.map(|id| cluster.name_of(id)),
             "witnesses": cluster
                 .members

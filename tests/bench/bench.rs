@@ -1,41 +1,60 @@
-//! `make bench`: the figures of the README, as the clients and the kernel see them. Prints plain text; the results of
-//! a run are kept in `tests/bench/results`.
+//! `make bench`: the figures of the README, as the clients and the kernel see them. Prints plain text; the
+//! results of the fault classes are kept in `tests/bench/results/outages.jsonl`, from which the table and the picture in
+//! `docs` are made.
 
 #![expect(clippy::print_stdout, reason = "printing figures is its purpose")]
 
+mod bring_up;
+mod classes;
 mod figures;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod idle;
-mod outages;
+mod picture;
+mod report;
 mod requests;
+mod results;
+mod rounds;
+
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use classes::Class;
 use harness::cluster::{Cluster, Plan};
 
-const USAGE: &str = "make bench [BENCH_ARGS='PART... [--repeat N]']
+const USAGE: &str = "make bench [BENCH_ARGS='PART... [--repeat N] [--results FILE] [--keep]']
 
-  bring-up    empty directories until a primary and two streaming standbys
-  node        kill -9 of the primary's daemon, guard and PostgreSQL, at ttl 5 and ttl 2
-  quorum      the same in quorum mode at ttl 5: fences in place of the lease's end
-  postmaster  kill -9 of the postmaster only
-  switchover  planned change of the primary
-  idle        memory, CPU, writes and fsyncs of an idle cluster of two nodes and a witness
-  requests    OPTIONS /primary over 16 connections
+  --repeat N      faults of each class, 30 by default (a third as many bring-ups)
+  --results FILE  where the runs of fault classes are kept, tests/bench/results/outages.jsonl by default
+  --keep          keep the files of the clusters
 
-Without PART: all.";
+PART, all by default; `faults` means all fault classes:
 
-const PARTS: &[&str] = &["bring-up", "node", "quorum", "postmaster", "switchover", "idle", "requests"];
+  bring-up              empty directories until a primary and two streaming standbys
+  idle                  memory, CPU, writes and fsyncs of an idle cluster of two nodes and a witness
+  requests              OPTIONS /primary over 16 connections
+  picture               the table and the picture in docs, from the kept results; every run of fault classes makes
+                        them, too
+
+Fault classes, each on one cluster of three:
+";
+
+/// What is measured beside the fault classes.
+const OTHERS: &[&str] = &["bring-up", "idle", "requests"];
+const PICTURE: &str = "picture";
+const FAULTS: &str = "faults";
 
 struct Arguments {
     parts: Vec<String>,
     repeat: usize,
+    results: PathBuf,
+    keeps_files: bool,
 }
 
 fn main() -> Result<()> {
     let Some(arguments) = parse(std::env::args().skip(1))? else {
-        println!("{USAGE}");
+        println!("{}", usage());
         return Ok(());
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -47,8 +66,14 @@ fn main() -> Result<()> {
     })
 }
 
+fn usage() -> String {
+    let classes = classes::ALL.iter().map(|class| format!("\n  {:<22}{}", class.name, class.describe()));
+    format!("{USAGE}{}", classes.collect::<String>())
+}
+
 fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
-    let mut arguments = Arguments { parts: Vec::new(), repeat: 10 };
+    let mut arguments =
+        Arguments { parts: Vec::new(), repeat: 30, results: results::default_file(), keeps_files: false };
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "-h" | "--help" => return Ok(None),
@@ -56,35 +81,49 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
                 let number = given.next().context("--repeat needs a number")?;
                 arguments.repeat = number.parse().context("--repeat needs a number")?;
             }
-            part if PARTS.contains(&part) => arguments.parts.push(part.to_owned()),
-            other => bail!("unknown argument {other}\n{USAGE}"),
+            "--results" => arguments.results = given.next().context("--results needs a file")?.into(),
+            "--keep" => arguments.keeps_files = true,
+            FAULTS => arguments.parts.extend(classes::ALL.iter().map(|class| class.name.to_owned())),
+            part if part == PICTURE || OTHERS.contains(&part) || Class::named(part).is_some() => {
+                arguments.parts.push(part.to_owned());
+            }
+            other => bail!("unknown argument {other}\n{}", usage()),
         }
     }
     if arguments.parts.is_empty() {
-        arguments.parts = PARTS.iter().map(|part| (*part).to_owned()).collect();
+        let all = OTHERS.iter().copied().chain(classes::ALL.iter().map(|class| class.name));
+        arguments.parts = all.map(str::to_owned).collect();
     }
     Ok(Some(arguments))
 }
 
 async fn run(arguments: &Arguments) -> Result<()> {
+    if arguments.parts.iter().all(|part| part == PICTURE) {
+        return report::write(&arguments.results);
+    }
     let cluster = Cluster::prepare(&Plan::of(1)?)?;
     let cores = std::thread::available_parallelism()?;
     let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     println!("{cores} cores, {}, {build} build", cluster.tools.postgresql_version);
     drop(cluster);
+    let mut ran_faults = false;
     for part in &arguments.parts {
         match part.as_str() {
-            "bring-up" => outages::bring_up(arguments.repeat).await?,
-            "node" => {
-                outages::node(5, arguments.repeat).await?;
-                outages::node(2, arguments.repeat).await?;
-            }
-            "quorum" => outages::node_in_quorum_mode(arguments.repeat).await?,
-            "postmaster" => outages::postmaster(arguments.repeat).await?,
-            "switchover" => outages::switchover(arguments.repeat).await?,
+            "bring-up" => bring_up::run(arguments.repeat.div_ceil(3)).await?,
             "idle" => idle::run().await?,
-            _ => requests::run().await?,
+            "requests" => requests::run().await?,
+            name => {
+                if let Some(class) = Class::named(name) {
+                    let results = rounds::run(class, arguments.repeat, arguments.keeps_files).await?;
+                    report::print(class, &results);
+                    results::append(&arguments.results, &results)?;
+                    ran_faults = true;
+                }
+            }
         }
+    }
+    if ran_faults || arguments.parts.iter().any(|part| part == PICTURE) {
+        report::write(&arguments.results)?;
     }
     Ok(())
 }

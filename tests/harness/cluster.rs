@@ -220,11 +220,32 @@ impl Cluster {
         .await?
     }
 
-    /// Another primary than this one.
+    /// Another primary than this one, which is not asked: it may be too sick to answer.
     pub(crate) async fn wait_for_takeover(&self, old: usize, limit: Duration) -> Result<usize> {
-        wait::until("another primary", limit, async || match self.primary().await {
-            Ok(Some(index)) if index != old => Ok(index),
-            seen => Err(format!("{seen:?}")),
+        wait::until("another primary", limit, async || {
+            for (index, node) in self.data_nodes().filter(|(index, _)| *index != old) {
+                if node.health("/primary").await == Some(200) {
+                    return Ok(index);
+                }
+            }
+            Err("none of the others answers 200 on /primary".to_owned())
+        })
+        .await
+    }
+
+    /// Whole, and the commits of the primary wait for so many standbys and for nobody else.
+    pub(crate) async fn wait_until_synchronous(&self, standbys: usize, limit: Duration) -> Result<usize> {
+        wait::until("a whole and synchronous cluster", limit, async || {
+            let primary = self.look().await?;
+            let document = self.document_of(primary).await.map_err(|error| error.to_string())?;
+            let sets = document.pointer("/pgherd/synchronous_sets").and_then(serde_json::Value::as_u64);
+            let rows = Self::rows_in(&document);
+            let found = rows.iter().filter(|row| row.role.ends_with("_standby")).count();
+            if found == standbys && sets.is_some_and(|sets| sets <= 1) {
+                Ok(primary)
+            } else {
+                Err(format!("{found} synchronous standbys, {sets:?} sets in force"))
+            }
         })
         .await
     }
@@ -278,9 +299,16 @@ impl Cluster {
     }
 
     async fn rows_of(&self, index: usize) -> Result<Vec<Row>> {
-        let document = rest::get(self.node(index)?.ports.rest, "/cluster").await?.json()?;
+        Ok(Self::rows_in(&self.document_of(index).await?))
+    }
+
+    async fn document_of(&self, index: usize) -> Result<serde_json::Value> {
+        rest::get(self.node(index)?.ports.rest, "/cluster").await?.json()
+    }
+
+    fn rows_in(document: &serde_json::Value) -> Vec<Row> {
         let members = document.get("members").and_then(|list| list.as_array()).cloned();
-        Ok(members.unwrap_or_default().iter().map(Row::parse).collect())
+        members.unwrap_or_default().iter().map(Row::parse).collect()
     }
 
     async fn rows_text(&self) -> String {

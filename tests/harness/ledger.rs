@@ -13,11 +13,22 @@ pub(crate) enum Route {
     Direct,
     /// Through HAProxy's read-write port.
     Proxy,
+    /// A client of one node alone, which looks for a second writer.
+    Probe,
+}
+
+/// A promise to a client.
+#[derive(Clone, Copy, Debug)]
+struct Acknowledged {
+    at: Instant,
+    id: i64,
+    /// PostgreSQL's, or HAProxy's.
+    port: u16,
 }
 
 #[derive(Debug, Default)]
 struct Book {
-    acknowledged: BTreeMap<Route, Vec<(Instant, i64)>>,
+    acknowledged: BTreeMap<Route, Vec<Acknowledged>>,
     failed: BTreeMap<Route, usize>,
 }
 
@@ -30,8 +41,9 @@ impl Ledger {
         work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(crate) fn acknowledge(&self, route: Route, id: i64) {
-        self.with(|book| book.acknowledged.entry(route).or_default().push((clock::now(), id)));
+    pub(crate) fn acknowledge(&self, route: Route, port: u16, id: i64) {
+        let acknowledged = Acknowledged { at: clock::now(), id, port };
+        self.with(|book| book.acknowledged.entry(route).or_default().push(acknowledged));
     }
 
     /// A write or a connection that failed: no promise.
@@ -51,7 +63,7 @@ impl Ledger {
     pub(crate) fn count_since(&self, route: Route, moment: Instant) -> usize {
         self.with(|book| {
             let all = book.acknowledged.get(&route).map_or(&[] as &[_], Vec::as_slice);
-            all.iter().rev().take_while(|(at, _)| *at > moment).count()
+            all.iter().rev().take_while(|it| it.at > moment).count()
         })
     }
 
@@ -62,10 +74,45 @@ impl Ledger {
             let all = book.acknowledged.get(&route).map_or(&[] as &[_], Vec::as_slice);
             all.iter()
                 .zip(all.iter().skip(1))
-                .filter(|((_, _), (later, _))| *later > moment)
-                .map(|((earlier, _), (later, _))| later.duration_since(*earlier))
+                .filter(|(_, later)| later.at > moment)
+                .map(|(earlier, later)| later.at.duration_since(earlier.at))
                 .max()
                 .unwrap_or_default()
+        })
+    }
+
+    /// For how long two of these nodes, told by their ports, both acknowledged writes after this moment: from the first
+    /// acknowledgement of the one that came later to the last one of the other.
+    pub(crate) fn two_writers_since(&self, nodes: &[u16], moment: Instant) -> Duration {
+        let spans: Vec<_> = nodes.iter().filter_map(|port| self.span_since(*port, moment)).collect();
+        let mut longest = Duration::ZERO;
+        for (index, (first, last)) in spans.iter().enumerate() {
+            for (other_first, other_last) in spans.iter().skip(index + 1) {
+                let both = last.min(other_last).saturating_duration_since(*first.max(other_first));
+                longest = longest.max(both);
+            }
+        }
+        longest
+    }
+
+    /// The first and the last acknowledgement of a node.
+    fn span_since(&self, port: u16, moment: Instant) -> Option<(Instant, Instant)> {
+        self.with(|book| {
+            let all = book.acknowledged.values().flatten();
+            let times = all.filter(|it| it.port == port && it.at > moment).map(|it| it.at);
+            times.fold(None, |span: Option<(Instant, Instant)>, at| match span {
+                None => Some((at, at)),
+                Some((first, last)) => Some((first.min(at), last.max(at))),
+            })
+        })
+    }
+
+    /// What was acknowledged after this moment, on all routes.
+    pub(crate) fn promised_since(&self, moment: Instant) -> Vec<i64> {
+        self.with(|book| {
+            let recent =
+                book.acknowledged.values().flat_map(|all| all.iter().rev().take_while(|it| it.at > moment));
+            recent.map(|it| it.id).collect()
         })
     }
 
@@ -73,7 +120,7 @@ impl Ledger {
     pub(crate) fn missing_from(&self, stored: &HashSet<i64>) -> Vec<i64> {
         self.with(|book| {
             let all = book.acknowledged.values().flatten();
-            all.map(|(_, id)| *id).filter(|id| !stored.contains(id)).collect()
+            all.map(|it| it.id).filter(|id| !stored.contains(id)).collect()
         })
     }
 }

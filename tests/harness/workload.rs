@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Cluster;
 use super::ledger::{Ledger, Route};
+use super::node::Node;
 use super::wait;
 
 /// Between two writes: the resolution of the measured gaps.
@@ -19,6 +20,8 @@ const PACE: Duration = Duration::from_millis(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// For connecting, and for one write: a client gives a silent server up after this.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// A write that waits is not given up while it may still be acknowledged: longer than any lease of the tests.
+const PROBE_PATIENCE: Duration = Duration::from_secs(12);
 /// Ids of different writers do not meet.
 const IDS_PER_WRITER: i64 = 1 << 40;
 /// Writes are not resumed by one lucky acknowledgement.
@@ -55,13 +58,28 @@ impl Workload {
     }
 
     fn add(&mut self, route: Route, ports: Vec<u16>) {
-        let first_id = i64::try_from(self.routes.len()).unwrap_or(i64::MAX).saturating_mul(IDS_PER_WRITER);
-        let writer = Writer { route, ports, next_id: first_id, ledger: self.ledger.clone() };
+        let writer = Writer { route, ports, next_id: self.first_id(), ledger: self.ledger.clone() };
         let stop = self.stop.clone();
         self.writers.spawn(async move {
             stop.run_until_cancelled(writer.run()).await;
         });
         self.routes.push(route);
+    }
+
+    fn first_id(&self) -> i64 {
+        i64::try_from(self.writers.len()).unwrap_or(i64::MAX).saturating_mul(IDS_PER_WRITER)
+    }
+
+    /// Lets a client of each data node try to write there all the time.
+    pub(crate) fn probe(&mut self, cluster: &Cluster) {
+        for (_, node) in cluster.data_nodes() {
+            let probe =
+                Probe { port: node.ports.postgresql, next_id: self.first_id(), ledger: self.ledger.clone() };
+            let stop = self.stop.clone();
+            self.writers.spawn(async move {
+                stop.run_until_cancelled(probe.run()).await;
+            });
+        }
     }
 
     pub(crate) fn routes(&self) -> &[Route] {
@@ -90,6 +108,16 @@ impl Workload {
         let promised = self.ledger.missing_from(&HashSet::new());
         let rows =
             session.client.query("SELECT id FROM ledger", &[]).await.context("reading the ledger table")?;
+        let stored: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
+        Ok(promised.into_iter().filter(|id| !stored.contains(id)).collect())
+    }
+
+    /// What was acknowledged after this moment and is not stored on this node, the primary.
+    pub(crate) async fn lost_since(&self, primary: &Node, moment: Instant) -> Result<HashSet<i64>> {
+        let session = Session::open_patiently(primary.ports.postgresql).await?;
+        let promised = self.ledger.promised_since(moment);
+        let question = "SELECT id FROM ledger WHERE id = ANY ($1)";
+        let rows = session.client.query(question, &[&promised]).await.context("reading the ledger table")?;
         let stored: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
         Ok(promised.into_iter().filter(|id| !stored.contains(id)).collect())
     }
@@ -165,11 +193,49 @@ impl Writer {
             let values: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&id];
             let write = session.client.execute(&insert, &values);
             match tokio::time::timeout(PATIENCE, write).await {
-                Ok(Ok(_)) => self.ledger.acknowledge(self.route, id),
+                Ok(Ok(_)) => self.ledger.acknowledge(self.route, port, id),
                 Ok(Err(_)) | Err(_) => {
                     self.ledger.fail(self.route);
                     return;
                 }
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+}
+
+/// Writes on one node whenever that one takes writes.
+struct Probe {
+    port: u16,
+    next_id: i64,
+    ledger: Ledger,
+}
+
+impl Probe {
+    async fn run(mut self) {
+        loop {
+            if let Ok(session) = Session::open(self.port).await {
+                self.write(&session.client).await;
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    /// Until the connection breaks. A standby refuses the writes one by one and keeps the connection, on which it is
+    /// seen at once when it becomes writable.
+    async fn write(&mut self, client: &Client) {
+        // The server's log is for what is remarkable.
+        if client.batch_execute("SET log_min_messages = panic").await.is_err() {
+            return;
+        }
+        while !client.is_closed() {
+            let id = self.next_id;
+            self.next_id += 1;
+            let statement = format!("INSERT INTO ledger VALUES ({id})");
+            match tokio::time::timeout(PROBE_PATIENCE, client.simple_query(&statement)).await {
+                Ok(Ok(_)) => self.ledger.acknowledge(Route::Probe, self.port, id),
+                Ok(Err(_)) => {}
+                Err(_) => return,
             }
             tokio::time::sleep(PACE).await;
         }
