@@ -16,10 +16,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use crate::agent::{Agent, Ended, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot};
+use crate::agent::{
+    Agent, Ended, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot, safety_margin,
+};
 use crate::api::{self, ApiState};
-use crate::config::{BootstrapMethod, Config};
-use crate::guard::Guard;
+use crate::config::{BootstrapMethod, Config, WatchdogMode};
+use crate::guard::{Guard, WatchdogConfig};
 use crate::postgres::{Postgres, Postmaster};
 
 /// How long a clean stop tries to give the vote back.
@@ -61,6 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         data_dir: config.postgresql.data_dir.clone(),
         exe: std::env::current_exe().context("cannot find this program's own file")?,
         policy,
+        watchdog: watchdog(&config),
     };
     let (agent, view) = Agent::new(parts, incarnation()?).await;
     let state = ApiState {
@@ -95,6 +98,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         Ended::Fatal(why) => bail!("{why}"),
     }
+}
+
+fn watchdog(config: &Config) -> Option<WatchdogConfig> {
+    let section = &config.watchdog;
+    (section.mode != WatchdogMode::Off).then(|| WatchdogConfig {
+        device: section.device.clone(),
+        is_testing: section.is_testing,
+        is_required: section.mode == WatchdogMode::Required,
+        safety_margin: safety_margin(section.safety_margin_seconds),
+    })
 }
 
 async fn wait_for_signals(stop: watch::Sender<bool>) {

@@ -110,7 +110,15 @@ impl Agent {
                     .ok_or_else(|| format!("there is no licence of epoch {epoch} to arm the guard with"))?;
                 let ttl_ms = o.cluster.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
                 let ttl = Duration::from_millis(ttl_ms);
-                guard()?.arm(epoch, licence.deadline, ttl).await.map_err(|error| chain(&error))
+                let watchdog = self.watchdog.config.clone();
+                let armed = guard()?.arm_watched(epoch, licence.deadline, ttl, watchdog).await;
+                let trouble = armed.map_err(|error| chain(&error))?;
+                self.watchdog.armed(trouble.clone(), clock::now());
+                let is_writable = o.postgres.server.of_any_age().is_some_and(|server| !server.is_in_recovery);
+                match trouble.filter(|_| self.watchdog.is_required() && !is_writable) {
+                    Some(why) => Err(format!("watchdog could not be activated: {why}")),
+                    None => Ok(()),
+                }
             }
         }
     }

@@ -112,8 +112,12 @@ impl LicenceSink for ExtendGuard {
             );
         }
         self.told = overdue.is_some();
-        let is_fresh = |guard: Guard| guard.deadline().heartbeat_age() <= Guard::STALE_AFTER;
-        overdue.is_none() && self.slot.get().is_some_and(is_fresh)
+        // Without the loop the daemon shows its guard no life either.
+        overdue.is_none()
+            && self.slot.get().is_some_and(|guard| {
+                guard.deadline().beat();
+                guard.deadline().heartbeat_age() <= Guard::STALE_AFTER
+            })
     }
 
     fn licensed(&mut self, licence: Licence) {

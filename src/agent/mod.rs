@@ -15,6 +15,7 @@ mod policy;
 mod postmaster;
 mod recorder;
 pub mod view;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use pgherd_raft::model::{Epoch, Incarnation, Member, MemberId};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use crate::guard::News;
+use crate::guard::{News, WatchdogConfig};
 use crate::ha::{self, Closes, Decision, Observation, PostgresFacts, Rule};
 use crate::postgres::Postgres;
 
@@ -37,6 +38,7 @@ pub use policy::PolicySource;
 pub use postmaster::GuardedPostmaster;
 use recorder::Recorder;
 use view::View;
+pub use watchdog::safety_margin;
 
 /// The longest time between observations, whatever `loop_wait` says: reports of positions must stay young.
 const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
@@ -66,6 +68,8 @@ pub struct Parts {
     pub exe: PathBuf,
     /// The settings as decisions need them.
     pub policy: PolicySource,
+    /// The watchdog device behind the guard; none: there is none.
+    pub watchdog: Option<WatchdogConfig>,
 }
 
 /// Why the agent ended.
@@ -103,6 +107,7 @@ pub struct Agent {
     intent_seen: Option<(u64, BootTime)>,
     shutting_down_since: Option<BootTime>,
     health: health::Memory,
+    watchdog: watchdog::Watchdog,
     /// The epoch when this daemon began to take part.
     known_at_start: Option<Epoch>,
 }
@@ -113,6 +118,7 @@ impl Agent {
         let me = parts.group.id();
         let wake = Arc::new(Notify::new());
         let recorder = Recorder::start(parts.group.clone());
+        let watchdog = watchdog::Watchdog::new(parts.watchdog.clone());
         let mut agent = Self {
             parts,
             me,
@@ -134,6 +140,7 @@ impl Agent {
             intent_seen: None,
             shutting_down_since: None,
             health: health::Memory::default(),
+            watchdog,
             known_at_start: None,
         };
         let observation = agent.observe().await;

@@ -97,7 +97,7 @@ impl Agent {
                 },
             },
             lease: self.lease_facts(now),
-            guard: self.guard_facts(),
+            guard: self.guard_facts(now),
             postgres,
             peers: self.peers(&view.state.members, now),
             job: self.jobs.job(now),
@@ -142,9 +142,16 @@ impl Agent {
         }
     }
 
-    fn guard_facts(&self) -> Fact<GuardFacts> {
+    fn guard_facts(&self, now: BootTime) -> Fact<GuardFacts> {
         match self.parts.guard.get() {
-            Some(guard) if !self.parts.renewer.is_empty() => guard.facts(),
+            Some(guard) if !self.parts.renewer.is_empty() => {
+                guard.deadline().beat();
+                let mut facts = guard.facts();
+                if let Fact::Known { value, .. } = &mut facts {
+                    value.watchdog = self.watchdog.facts(&guard, now);
+                }
+                facts
+            }
             Some(_) => Fact::Unknown("the renewal thread does not run".to_owned()),
             None => Fact::Unknown("the guard process could not be started".to_owned()),
         }

@@ -7,7 +7,9 @@ use pgherd_raft::model::Tags;
 use serde_json::{Map, Value, json};
 
 use super::standing::{Standing, SyncRole};
-use crate::ha::{ControlState, DataDir, JobKind, Process, Server, State, is_pause_in_force, streams};
+use crate::ha::{
+    ControlState, DataDir, JobKind, Process, Server, State, is_pause_in_force, own_report, streams,
+};
 
 /// PostgreSQL's state in Patroni's words, and its number in `patroni_postgres_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +154,9 @@ pub(super) fn document(standing: &Standing) -> Value {
     }
     if is_pause_in_force(observation) {
         put("pause", json!(true));
+    }
+    if own_report(observation).watchdog_failed {
+        put("watchdog_failed", json!(true));
     }
     if standing.holder().is_none() {
         put("cluster_unlocked", json!(true));

@@ -127,6 +127,7 @@ fn report(number: u64) -> MemberReport {
         epoch: EPOCH,
         shutting_down: false,
         fenced: Epoch(0),
+        watchdog_failed: false,
     }
 }
 
@@ -160,6 +161,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 epoch: EPOCH,
                 heartbeat_age: Duration::ZERO,
                 killing_for: None,
+                watchdog: Default::default(),
             }),
             postgres: PostgresFacts {
                 data_dir: DataDir::Initialised { has_backup_label: false, has_standby_signal: !is_primary },

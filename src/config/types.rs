@@ -270,13 +270,15 @@ pub struct Log {
     pub level: LogLevel,
 }
 
-/// The section `watchdog`; no effect yet.
+/// The section `watchdog`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Watchdog {
     /// Default automatic.
     pub mode: WatchdogMode,
     /// Default /dev/watchdog.
     pub device: PathBuf,
+    /// A fifo stands in for the device (driver `testing`).
+    pub is_testing: bool,
     /// Seconds between the watchdog's timeout and the end of the lease; -1: half of the ttl.
     pub safety_margin_seconds: i64,
 }

@@ -99,6 +99,11 @@ impl Expiry {
         Due::Nothing
     }
 
+    /// The accepted deadline; none: disarmed.
+    pub(super) fn deadline(&self) -> Option<Nanos> {
+        self.accepted
+    }
+
     /// When to look at the latest.
     pub(super) fn wake_at(&self) -> Option<Nanos> {
         let accepted = self.accepted?;

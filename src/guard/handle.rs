@@ -13,15 +13,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::clock::{self, from_boot_time, to_boot_time};
+use super::clock::{self, to_boot_time};
+use super::deadline::{Deadline, ExtendError};
 use super::error::GuardError;
-use super::message::{Answer, Envelope, News, PostmasterSignal, Request, StartRequest, Status};
-use super::page::{self, Page, Unmoved};
+use super::message::{
+    Answer, Envelope, News, PostmasterSignal, Request, StartRequest, Status, WatchdogConfig,
+};
+use super::page::{self, Page};
 use super::place::Place;
 use super::process;
 use super::procfs::Exact;
 use super::watch::Watcher;
-use crate::ha::{Fact, GuardFacts, Process};
+use super::watchdog::WatchdogState;
+use crate::ha::{Fact, GuardFacts, Process, WatchdogFacts};
 
 /// A guard answers within a millisecond; a busy machine gets more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,54 +58,6 @@ struct Inner {
     warnings: Vec<String>,
     /// Aborted with the last handle.
     _watcher: Mutex<JoinSet<()>>,
-}
-
-/// Why the deadline was not moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ExtendError {
-    /// Disarmed, or armed for another epoch.
-    #[error("the guard is not armed for this epoch")]
-    NotArmed,
-    /// The deadline has come and PostgreSQL is being killed: only a new `arm` helps.
-    #[error("the guard's deadline has come")]
-    Expired,
-    /// Further away than the ttl with which it was armed.
-    #[error("the deadline is further away than the ttl")]
-    TooFar,
-    /// Another handle has taken the guard over.
-    #[error("another daemon has taken the guard over")]
-    TakenOver,
-}
-
-/// The deadline in the shared page: what the renewal thread needs. Never blocks, makes no system call.
-#[derive(Clone, Debug)]
-pub struct Deadline {
-    page: Arc<Page>,
-    attachment: u64,
-}
-
-impl Deadline {
-    /// Moves the deadline of this epoch; never backwards.
-    pub fn extend(&self, epoch: Epoch, deadline: BootTime) -> Result<(), ExtendError> {
-        if self.page.attachment() != self.attachment {
-            return Err(ExtendError::TakenOver);
-        }
-        let now = clock::now();
-        self.page.daemon_beat(now);
-        let deadline = from_boot_time(deadline);
-        if self.page.epoch() == epoch && deadline > now.saturating_add(self.page.ttl()) {
-            return Err(ExtendError::TooFar);
-        }
-        self.page.extend(epoch, deadline).map_err(|unmoved| match unmoved {
-            Unmoved::NotArmed => ExtendError::NotArmed,
-            Unmoved::Sealed => ExtendError::Expired,
-        })
-    }
-
-    /// How long ago the guard showed a heartbeat: renew nothing when that is longer than [`Guard::STALE_AFTER`].
-    pub fn heartbeat_age(&self) -> Duration {
-        Duration::from_nanos(clock::now().saturating_sub(self.page.heartbeat()))
-    }
 }
 
 impl Guard {
@@ -267,6 +223,7 @@ impl Guard {
             deadline: self.page().deadline().map(|(deadline, _)| to_boot_time(deadline)),
             epoch: self.page().epoch(),
             heartbeat_age: self.inner.deadline.heartbeat_age(),
+            watchdog: WatchdogFacts::default(),
             killing_for: self
                 .page()
                 .last_kill()
@@ -312,7 +269,36 @@ impl Guard {
     /// Arms: from now on PostgreSQL is killed at `deadline` unless it is extended under the same epoch. Returns when
     /// the guard has taken it over. Refused when the deadline is past, nearer than 0.3 s, or further away than `ttl`.
     pub async fn arm(&self, epoch: Epoch, deadline: BootTime, ttl: Duration) -> Result<(), GuardError> {
-        self.order("arm", Request::Arm { epoch, deadline, ttl }).await
+        self.arm_watched(epoch, deadline, ttl, None).await.map(|_| ())
+    }
+
+    /// The same with a watchdog device behind the guard. The answer is what is wrong with the device, if anything is: the
+    /// guard is armed all the same.
+    pub async fn arm_watched(
+        &self,
+        epoch: Epoch,
+        deadline: BootTime,
+        ttl: Duration,
+        watchdog: Option<WatchdogConfig>,
+    ) -> Result<Option<String>, GuardError> {
+        let request = Request::Arm { epoch, deadline, ttl, watchdog };
+        let answer = self.request("arm", request, ANSWER_TIMEOUT).await?;
+        if let Answer::Armed(trouble) = answer { Ok(trouble) } else { Err(unexpected("arm", answer)) }
+    }
+
+    /// A watchdog device counts behind this guard.
+    pub fn is_watched(&self) -> bool {
+        self.page().watchdog() == WatchdogState::Active
+    }
+
+    /// The watchdog device behind this guard does not work.
+    pub fn has_watchdog_failed(&self) -> bool {
+        self.page().watchdog() == WatchdogState::Failed
+    }
+
+    /// Is this configuration of the watchdog in force?
+    pub fn is_watched_by(&self, config: Option<&WatchdogConfig>) -> bool {
+        self.page().is_watched_by(config)
     }
 
     /// Moves the deadline; see [`Deadline::extend`].

@@ -63,6 +63,19 @@ pub enum PostmasterExit {
     NotKnown,
 }
 
+/// The watchdog device behind the guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchdogConfig {
+    /// The device.
+    pub device: PathBuf,
+    /// A fifo stands in for it.
+    pub is_testing: bool,
+    /// A device that takes too long a timeout only is of no use.
+    pub is_required: bool,
+    /// What the device's timeout is shorter than the ttl; none: half of the ttl.
+    pub safety_margin: Option<Duration>,
+}
+
 /// The last time the guard killed PostgreSQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kill {
@@ -117,6 +130,8 @@ pub(super) enum Request {
         deadline: BootTime,
         /// No deadline may be further away than this.
         ttl: Duration,
+        /// The device behind it; none: there is none.
+        watchdog: Option<WatchdogConfig>,
     },
     /// Void the deadline.
     Disarm,
@@ -159,6 +174,8 @@ pub(super) enum Answer {
     },
     /// It is done.
     Done,
+    /// It is armed; and what is wrong with the watchdog, if anything is.
+    Armed(Option<String>),
     /// The postmaster runs.
     Postmaster(Option<u32>),
     /// What was seen.

@@ -5,6 +5,7 @@
 //! moves the deadline in it with one atomic write, and the guard looks at it when its timer fires.
 //!
 //! - [`Guard`] is the daemon's handle; [`Deadline`] the part of it which the renewal thread needs.
+//! - [`WatchdogConfig`] names the device that resets the machine when the guard itself is stopped.
 //! - [`run`] is the guard process (`pgherd guard`, hidden).
 //!
 //! It promises: at the deadline no process of the data directory is left which could acknowledge a write. It must
@@ -12,6 +13,8 @@
 //! might have a new owner, and never believe that PostgreSQL is gone before it has looked.
 
 mod clock;
+mod deadline;
+mod device;
 mod error;
 mod expiry;
 mod handle;
@@ -25,8 +28,10 @@ mod procfs;
 mod server;
 mod supervisor;
 mod watch;
+mod watchdog;
 
+pub use deadline::{Deadline, ExtendError};
 pub use error::GuardError;
-pub use handle::{Deadline, ExtendError, Guard};
-pub use message::{Kill, News, PostmasterExit, PostmasterSignal, StartRequest, Status};
+pub use handle::Guard;
+pub use message::{Kill, News, PostmasterExit, PostmasterSignal, StartRequest, Status, WatchdogConfig};
 pub use process::run;

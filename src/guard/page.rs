@@ -20,13 +20,15 @@ use rustix::fs::{FallocateFlags, fallocate};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::clock::{self, Nanos, to_boot_time};
-use super::message::{Kill, PostmasterExit};
+use super::message::{Kill, PostmasterExit, WatchdogConfig};
+use super::place::fnv1a;
+use super::watchdog::WatchdogState;
 use crate::ha::Process;
 
 /// "PGHERDGD", so that a foreign file is not taken for a page.
 const MAGIC: u64 = u64::from_be_bytes(*b"PGHERDGD");
 /// Of page and messages; raised with every change that an older program would misread.
-pub(super) const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 3;
 /// One page of memory.
 const SIZE: usize = 4096;
 /// Where the path begins; the words before it are room for later versions.
@@ -67,6 +69,9 @@ struct Words {
     kill_deadline: AtomicU64,
     kill_began: AtomicU64,
     kill_finished: AtomicU64,
+    watchdog: AtomicU64,
+    /// Which configuration of it is in force; zero: none.
+    watchdog_config: AtomicU64,
 }
 
 /// Who made a page.
@@ -134,6 +139,10 @@ fn halves(boot: u128) -> (u64, u64) {
 #[expect(clippy::cast_possible_truncation, reason = "the lower half holds a 32-bit number")]
 fn lower(word: u64) -> u32 {
     word as u32
+}
+
+fn digest(config: Option<&WatchdogConfig>) -> u64 {
+    config.map_or(0, |config| fnv1a(format!("{config:?}").as_bytes()))
 }
 
 impl Page {
@@ -317,6 +326,11 @@ impl Page {
         self.words().daemon_heartbeat.store(now, Ordering::Release);
     }
 
+    /// When the daemon last showed life.
+    pub(super) fn daemon_heartbeat(&self) -> Nanos {
+        self.words().daemon_heartbeat.load(Ordering::Acquire)
+    }
+
     /// Guard only: a daemon attaches; its number.
     pub(super) fn attach(&self, daemon: u32) -> u64 {
         self.words().daemon_pid.store(u64::from(daemon), Ordering::Release);
@@ -326,6 +340,33 @@ impl Page {
     /// The number of the daemon in charge.
     pub(super) fn attachment(&self) -> u64 {
         self.words().attachment.load(Ordering::Acquire)
+    }
+
+    // The watchdog.
+
+    /// Guard only.
+    pub(super) fn set_watchdog(&self, state: WatchdogState, config: Option<&WatchdogConfig>) {
+        let word = match state {
+            WatchdogState::Off => 0,
+            WatchdogState::Active => 1,
+            WatchdogState::Failed => 2,
+        };
+        self.words().watchdog.store(word, Ordering::Release);
+        self.words().watchdog_config.store(digest(config), Ordering::Release);
+    }
+
+    /// The watchdog's state.
+    pub(super) fn watchdog(&self) -> WatchdogState {
+        match self.words().watchdog.load(Ordering::Acquire) {
+            0 => WatchdogState::Off,
+            1 => WatchdogState::Active,
+            _ => WatchdogState::Failed,
+        }
+    }
+
+    /// Is this configuration of the watchdog in force?
+    pub(super) fn is_watched_by(&self, config: Option<&WatchdogConfig>) -> bool {
+        self.words().watchdog_config.load(Ordering::Acquire) == digest(config)
     }
 
     // The postmaster.

@@ -51,6 +51,11 @@ impl Place {
         self.file("log")
     }
 
+    /// Says which watchdog device is open, for the guard after one that was killed.
+    pub(super) fn watchdog(&self) -> PathBuf {
+        self.file("watchdog")
+    }
+
     fn file(&self, kind: &str) -> PathBuf {
         self.directory.join(format!("{}.{kind}", self.name))
     }
@@ -76,7 +81,7 @@ fn canonical(path: &Path) -> io::Result<PathBuf> {
 
 /// FNV-1a, 64 bits: the same in every version of this program, unlike std's hasher. A collision is found out, since
 /// the page holds the whole path.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -30,6 +30,7 @@ use super::place::Place;
 use super::procfs::{self, Exact};
 use super::server::{self, Attached, Connection, Received};
 use super::supervisor::Supervisor;
+use super::watchdog::{Watchdog, daemon_life};
 
 /// How often the guard shows that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -128,11 +129,14 @@ fn prepare(args: impl Iterator<Item = OsString>) -> Result<Guard, String> {
     let predecessor = last_deadline(&place, &identity);
     let page = Page::create(&place.page(), &identity).map_err(at("cannot make the guard's page"))?;
     let supervisor = Supervisor::new(place.data_dir.clone(), oom_score_adj);
+    let mut watchdog = Watchdog::new(place.watchdog());
+    watchdog.take_over(predecessor.map(|(_, ttl)| Duration::from_nanos(ttl)));
     let mut guard = Guard {
         place,
         page,
         supervisor,
         expiry: Expiry::default(),
+        watchdog,
         timer,
         listener,
         connections: Vec::new(),
@@ -220,6 +224,7 @@ struct Guard {
     page: Page,
     supervisor: Supervisor,
     expiry: Expiry,
+    watchdog: Watchdog,
     timer: std::os::fd::OwnedFd,
     listener: UnixListener,
     connections: Vec<Connection>,
@@ -242,6 +247,7 @@ impl Guard {
             if self.supervisor.step(&self.page, now) {
                 self.expiry.disarm(&self.page);
             }
+            self.watch(now);
             self.tell(now);
             if self.may_end(now) {
                 return;
@@ -250,6 +256,22 @@ impl Guard {
             self.hear(now);
             self.wait(clock::now());
         }
+    }
+
+    /// The daemon's process may live and do nothing: what counts is what it does.
+    fn daemon_lives(&self, now: Nanos) -> bool {
+        let silent = Duration::from_nanos(now.saturating_sub(self.page.daemon_heartbeat()));
+        self.attached.is_some() && silent <= daemon_life(Duration::from_nanos(self.page.ttl()))
+    }
+
+    fn watch(&mut self, now: Nanos) {
+        let (deadline, daemon_lives) = (self.expiry.deadline(), self.daemon_lives(now));
+        self.watchdog.step(deadline, self.supervisor.is_kill_sent(), daemon_lives, now);
+        self.show_watchdog();
+    }
+
+    fn show_watchdog(&self) {
+        self.page.set_watchdog(self.watchdog.state(), self.watchdog.config());
     }
 
     fn expire(&mut self, now: Nanos) {
@@ -326,19 +348,23 @@ impl Guard {
     fn perform(&mut self, request: &Request, now: Nanos) -> Result<Answer, String> {
         match request {
             Request::Attach => Err("attached already".to_owned()),
-            Request::Arm { epoch, deadline, ttl } => {
+            Request::Arm { epoch, deadline, ttl, watchdog } => {
                 if self.supervisor.is_killing() {
                     return Err("PostgreSQL is being killed".to_owned());
                 }
                 let deadline = clock::from_boot_time(*deadline);
                 self.expiry.arm(&self.page, *epoch, deadline, nanos(*ttl), now)?;
-                Ok(Answer::Done)
+                let trouble = self.watchdog.arm(watchdog.as_ref(), *ttl);
+                self.show_watchdog();
+                Ok(Answer::Armed(trouble))
             }
             Request::Disarm => {
                 if self.supervisor.is_killing() {
                     return Err("the deadline has come and PostgreSQL is being killed".to_owned());
                 }
                 self.expiry.disarm(&self.page);
+                self.watchdog.disarm();
+                self.show_watchdog();
                 Ok(Answer::Done)
             }
             Request::Start(start) => {
@@ -374,6 +400,7 @@ impl Guard {
             return connection.answer(&Answer::Refused(reason));
         }
         let attachment = self.page.attach(connection.peer);
+        self.page.daemon_beat(clock::now());
         let (session, warnings) = (self.page.session(), self.warnings.clone());
         connection.answer(&Answer::Attached { attachment, session, warnings });
         self.attached = Some(Attached { stream: connection.stream, peer: connection.peer, attachment });
@@ -391,6 +418,7 @@ impl Guard {
             })
             .collect();
         notes.extend(self.supervisor.take_notes());
+        notes.extend(self.watchdog.take_notes());
         for note in notes {
             self.write_log(&note.text, now);
             self.is_unheard |= note.is_warning && self.attached.is_none();

@@ -102,6 +102,12 @@ impl Supervisor {
         self.killing.is_some()
     }
 
+    /// Everything was sent SIGKILL; what is left waits for a disk. After the second look, since the first may miss what
+    /// a postmaster forked before it was stopped.
+    pub(super) fn is_kill_sent(&self) -> bool {
+        self.killing.as_ref().is_some_and(|killing| killing.round >= 2)
+    }
+
     /// When the next step is due.
     pub(super) fn wake_at(&self) -> Option<Nanos> {
         let runs_quietly = self.postmaster().is_some() && self.killing.is_none();

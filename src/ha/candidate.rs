@@ -11,6 +11,9 @@ use super::report::own_report;
 /// A report older than this is silence. Reports are exchanged about every half second.
 pub const REPORT_FRESH: Duration = Duration::from_millis(1500);
 
+/// The end of a sentence about a member that needs a watchdog device.
+pub(super) const NO_WATCHDOG: &str = "needs a watchdog device, and has none that works";
+
 /// A member that could take over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -99,6 +102,9 @@ fn fitness<'a>(
         return Err("is not allowed to be promoted (tag nofailover, or failover_priority 0)".to_owned());
     }
     let report = report.ok_or("does not answer")?;
+    if report.watchdog_failed {
+        return Err(NO_WATCHDOG.to_owned());
+    }
     if report.shutting_down {
         return Err("is shutting down".to_owned());
     }

@@ -169,6 +169,20 @@ pub struct GuardFacts {
     pub heartbeat_age: Duration,
     /// For how long it has been killing PostgreSQL; none: it does not.
     pub killing_for: Option<Duration>,
+    /// The watchdog device behind it.
+    #[serde(default)]
+    pub watchdog: WatchdogFacts,
+}
+
+/// The watchdog device which resets the machine when the guard itself is stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WatchdogFacts {
+    /// Without one this node may not be the primary.
+    pub is_required: bool,
+    /// Why none works, or would; a sentence. None: nothing is known against it.
+    pub trouble: Option<String>,
+    /// The guard was armed with another configuration of it.
+    pub is_outdated: bool,
 }
 
 /// What is known of the local PostgreSQL.
@@ -419,6 +433,9 @@ pub struct MemberReport {
     /// Up to this epoch it follows nobody.
     #[serde(default)]
     pub fenced: Epoch,
+    /// It needs a watchdog device and has none that works.
+    #[serde(default)]
+    pub watchdog_failed: bool,
 }
 
 /// The long action in progress.

@@ -12,11 +12,11 @@ use pgherd_raft::lease::patience;
 use pgherd_raft::model::{Basis, Command, MemberId, Tenure, WalPosition};
 
 use super::action::{Action, LeaseAction, PgAction};
-use super::candidate::REPORT_FRESH;
+use super::candidate::{NO_WATCHDOG, REPORT_FRESH};
 use super::decide::SOON;
 use super::decision::{Decision, State};
 use super::facts::Observation;
-use super::report::SERVER_FRESH;
+use super::report::{SERVER_FRESH, watchdog_trouble};
 use super::rule::Rule;
 use super::succession::{ASK_AGAIN, grant_to_me, takes_part};
 use super::sync;
@@ -143,6 +143,13 @@ pub(super) fn await_turn(o: &Observation, waited: Duration) -> Option<Decision> 
         );
         return Some(not(Rule::MayNotPromote, because).wait("another member to take over"));
     }
+    if watchdog_trouble(o).is_some() {
+        let because = format!(
+            "following a different leader because I am not allowed to promote: {} {NO_WATCHDOG}",
+            o.my_name()
+        );
+        return Some(not(Rule::MayNotPromote, because).wait("another member to take over"));
+    }
     let highest = synchrony.highest_fence()?;
     if synchrony.fences.get(&o.me) < Some(&highest) {
         let ahead = synchrony.fences.iter().find(|(_, position)| **position == highest);
@@ -175,7 +182,8 @@ fn equals(o: &Observation, highest: WalPosition) -> Vec<MemberId> {
         .map(|(id, _)| *id)
         .collect();
     equals.sort_by_cached_key(|id| {
-        let stands_back = *id != o.me && o.report(*id, REPORT_FRESH).is_none_or(|report| report.stands_back);
+        let is_doubtful = |report: &super::facts::MemberReport| report.stands_back || report.watchdog_failed;
+        let stands_back = *id != o.me && o.report(*id, REPORT_FRESH).is_none_or(is_doubtful);
         let priority = o.cluster.members.get(id).map_or(0, |member| member.tags.failover_priority());
         (stands_back, Reverse(priority), o.cluster.name_of(*id))
     });

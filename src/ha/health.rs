@@ -18,7 +18,7 @@ use super::decide::{SOON, is_stopped};
 use super::decision::{Decision, State};
 use super::facts::Observation;
 use super::holder::{is_near_enough, release_from};
-use super::report::own_report;
+use super::report::{own_report, watchdog_trouble};
 use super::rule::Rule;
 
 /// So many unexpected ends of the postmaster within [`CRASH_WINDOW`] are a crash loop.
@@ -97,6 +97,9 @@ pub(super) fn is_killed(o: &Observation) -> bool {
 
 /// What is wrong for so long that somebody else should be the primary; a sentence.
 fn illness(o: &Observation) -> Option<String> {
+    if let Some(why) = watchdog_trouble(o) {
+        return Some(format!("Demoting self because watchdog could not be activated: {why}"));
+    }
     let limit = o.policy.primary_health_timeout;
     if limit.is_zero() {
         return None;

@@ -12,7 +12,7 @@ use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation, Process};
 use super::health::is_silenced;
-use super::report::{SERVER_FRESH, own_report};
+use super::report::{SERVER_FRESH, own_report, watchdog_trouble};
 use super::rule::Rule;
 use super::{health, pause, switchover, sync};
 
@@ -204,6 +204,10 @@ fn with_a_licence(o: &Observation) -> Decision {
     if let Some(job) = &o.job {
         return job_running(o, job.kind);
     }
+    if let Some(why) = watchdog_trouble(o).filter(|_| !may_be_writable(o)) {
+        let because = format!("Not promoting self because watchdog could not be activated: {why}");
+        return stop_and_release(o, Decision::new(State::Demoting, Rule::WatchdogMissing, because, SOON));
+    }
     match &o.postgres.data_dir {
         DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => without_data(o),
         DataDir::Initialised { has_standby_signal, .. } => match o.postgres.process.of_any_age() {
@@ -266,7 +270,10 @@ pub(super) fn is_near_enough(o: &Observation, mine: Option<WalPosition>, positio
 
 /// Stops PostgreSQL, then gives the epoch up; the given-up record makes the release follow.
 fn give_back(o: &Observation, because: String) -> Decision {
-    let decision = Decision::new(State::Demoting, Rule::GiveBack, because, SOON);
+    stop_and_release(o, Decision::new(State::Demoting, Rule::GiveBack, because, SOON))
+}
+
+fn stop_and_release(o: &Observation, decision: Decision) -> Decision {
     if !is_stopped(o) || o.job.is_some() {
         let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
         return decision.act(Action::Postgres(stop)).wait("PostgreSQL to end");
@@ -363,7 +370,9 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
 }
 
 pub(super) fn is_armed_for(o: &Observation, epoch: Epoch) -> bool {
-    o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some() && guard.epoch == epoch)
+    o.guard
+        .of_any_age()
+        .is_some_and(|guard| guard.deadline.is_some() && guard.epoch == epoch && !guard.watchdog.is_outdated)
 }
 
 fn running(o: &Observation) -> Decision {

@@ -26,6 +26,9 @@ pub fn meaning(rule: &str) -> Option<&'static str> {
         "AwaitLicence" => {
             "no majority of the voters acknowledged renewals, so the lease ended and PostgreSQL may not write"
         }
+        "WatchdogMissing" => {
+            "the member may be the primary only with a watchdog device, and its device does not work"
+        }
         "GivenUpEpoch" | "GiveBack" | "HolderWithoutData" => {
             "the primary gave the lease back, since it could not serve"
         }

@@ -44,12 +44,19 @@ pub fn own_report(o: &Observation) -> MemberReport {
         epoch: o.cluster.lease.epoch,
         shutting_down: o.shutting_down,
         fenced: o.postgres.fenced,
+        watchdog_failed: watchdog_trouble(o).is_some(),
     }
 }
 
 /// Does this server's walreceiver stream?
 pub fn streams(server: &Server) -> bool {
     server.is_in_recovery && server.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming")
+}
+
+/// Why this node, which needs a watchdog device, has none that works; none: it may be the primary.
+pub(super) fn watchdog_trouble(o: &Observation) -> Option<&str> {
+    let watchdog = &o.guard.of_any_age()?.watchdog;
+    watchdog.trouble.as_deref().filter(|_| watchdog.is_required)
 }
 
 fn stands_back(o: &Observation) -> bool {

@@ -63,6 +63,8 @@ pub enum Rule {
     GiveBack,
     /// PostgreSQL runs and is of no use: it is killed and the lease is given back; or nobody could take over.
     Sick,
+    /// The watchdog device which this node needs does not work: the lease is given back.
+    WatchdogMissing,
     /// The guard is armed before anything may be written.
     ArmGuard,
     /// Replication slots are made for the members.

@@ -12,7 +12,7 @@ use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation};
 use super::fence;
 use super::holder::millis;
-use super::report::own_report;
+use super::report::{own_report, watchdog_trouble};
 use super::rule::Rule;
 use super::standby;
 
@@ -317,10 +317,16 @@ fn first_lease(o: &Observation) -> Decision {
     let others = o.cluster.members.iter().filter(|(id, member)| {
         **id != o.me && member.kind == MemberKind::Data && !o.cluster.leaving.contains(*id)
     });
+    if let Some(why) = watchdog_trouble(o) {
+        let because = format!("this node may not be the primary without a watchdog: {why}");
+        return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, SOON)
+            .wait("another member, or the device");
+    }
     let my_rank = (!mine.has_data, mine.stands_back, o.my_name());
     let mut silent = Vec::new();
     for (id, member) in others {
         match o.report(*id, REPORT_FRESH) {
+            Some(report) if report.watchdog_failed => {}
             Some(report) if (!report.has_data, report.stands_back, member.name.to_string()) < my_rank => {
                 let because = format!("{} makes the cluster's database system", member.name);
                 return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, SOON)

@@ -222,6 +222,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             epoch: Epoch(0),
             heartbeat_age: Duration::ZERO,
             killing_for: None,
+            watchdog: WatchdogFacts::default(),
         }),
         postgres: PostgresFacts {
             data_dir: DataDir::Empty,
@@ -347,6 +348,11 @@ impl Script {
             epoch: Epoch(0),
             heartbeat_age: ms(args.take_key("heartbeat").unwrap_or("10"))?,
             killing_for: args.take_key("killing").map(ms).transpose()?,
+            watchdog: WatchdogFacts {
+                is_required: args.take_key("watchdog").is_some(),
+                trouble: args.take_key("trouble").map(str::to_owned),
+                is_outdated: args.take_key("outdated").is_some(),
+            },
         };
         if let Some(epoch) = args.take_key("armed") {
             guard.epoch = Epoch(epoch.parse()?);
@@ -489,6 +495,7 @@ impl Script {
             epoch: args.take_key("epoch").map_or(Ok(self.o.cluster.lease.epoch), |n| n.parse().map(Epoch))?,
             shutting_down: args.take_key("shutting_down").is_some(),
             fenced: Epoch(args.take_key("fenced").unwrap_or("0").parse()?),
+            watchdog_failed: args.take_key("watchdog_failed").is_some(),
         };
         let age = ms(args.take_key("age").unwrap_or("100"))?;
         self.o.peers.insert(id(&name), Fact::Known { value: report, age });

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pgherd::guard::{Guard, GuardError, StartRequest};
+use pgherd::guard::{Guard, GuardError, StartRequest, WatchdogConfig};
 use pgherd::ha::{Fact, Process};
 use pgherd_raft::model::{Epoch, Session};
 use rustix::process::Signal;
@@ -25,7 +25,15 @@ fn body() {
             Some(pid) => pid,
             None => guard.start(start).await.expect("started"),
         };
-        guard.arm(Epoch(1), now().after(ttl * 9 / 10), ttl).await.expect("armed");
+        let device = PathBuf::from(variable("WATCHDOG"));
+        let watchdog = (!device.as_os_str().is_empty()).then_some(WatchdogConfig {
+            device,
+            is_testing: true,
+            is_required: true,
+            safety_margin: None,
+        });
+        let deadline = now().after(ttl * 9 / 10);
+        guard.arm_watched(Epoch(1), deadline, ttl, watchdog).await.expect("armed");
         println!("\nheld {} {} {postmaster}", guard.session().0, guard.pid());
         while guard.extend(Epoch(1), now().after(ttl * 9 / 10)).is_ok() {
             tokio::time::sleep(ttl / 20).await;

@@ -165,11 +165,21 @@ impl Machine {
     /// Another process which holds the guard, as a daemon does: starts PostgreSQL when it does not run, arms for this
     /// ttl, and renews for ever.
     pub(crate) fn daemon(&self, ttl: Duration) -> Daemon {
+        self.any_daemon(ttl, "")
+    }
+
+    /// The same with this fifo for a watchdog device.
+    pub(crate) fn watched_daemon(&self, ttl: Duration, watchdog: &Path) -> Daemon {
+        self.any_daemon(ttl, watchdog.to_str().expect("UTF-8"))
+    }
+
+    fn any_daemon(&self, ttl: Duration, watchdog: &str) -> Daemon {
         let start = serde_json::to_string(&self.start_request()).expect("JSON");
         let mut child = Command::new(std::env::current_exe().expect("the own program"))
             .args(["--exact", "daemons::body", "--ignored", "--nocapture", "--test-threads=1"])
             .env("PGHERD_GUARD_TEST_DATA", self.data_dir())
             .env("PGHERD_GUARD_TEST_START", start)
+            .env("PGHERD_GUARD_TEST_WATCHDOG", watchdog)
             .env("PGHERD_GUARD_TEST_TTL_MS", ttl.as_millis().to_string())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -13,6 +13,7 @@ mod jobs;
 mod machine;
 mod postmasters;
 mod stage;
+mod watchdogs;
 
 use machine::Machine;
 

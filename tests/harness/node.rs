@@ -178,7 +178,8 @@ name: {name}
 restapi:
   listen: 127.0.0.1:{rest}
   connect_address: 127.0.0.1:{rest}
-{raft}bootstrap:
+{raft}watchdog: {{mode: off}}
+bootstrap:
   dcs:
     ttl: {ttl}
     loop_wait: 10

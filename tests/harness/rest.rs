@@ -31,6 +31,10 @@ pub(crate) async fn post(port: u16, path: &str, body: &str, limit: Duration) -> 
     tokio::time::timeout(limit, request(port, "POST", path, body)).await.context("no answer in time")?
 }
 
+pub(crate) async fn patch(port: u16, path: &str, body: &str) -> Result<Answer> {
+    tokio::time::timeout(PATIENCE, request(port, "PATCH", path, body)).await.context("no answer in time")?
+}
+
 async fn request(port: u16, method: &str, path: &str, body: &str) -> Result<Answer> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let head =

@@ -234,20 +234,20 @@ fn watchdog(mut section: Section<'_>) -> Watchdog {
                 section.report.error(&section.key("mode"), &node.place, not_a("a mode", node), cure);
             }
         }
-        if mode == WatchdogMode::Required {
-            section.report.warning(
-                &section.key("mode"),
-                &node.place,
-                "has no effect yet: this node can become primary without a watchdog",
-                "nothing to do: it is accepted",
-            );
-        }
     }
     let device = section.path("device").unwrap_or_else(|| PathBuf::from("/dev/watchdog"));
     let safety_margin_seconds = section.integer("safety_margin", Unit::None, -1..=3600).unwrap_or(5);
-    section.text("driver");
+    let is_testing = match section.text("driver").as_deref() {
+        Some("testing") => true,
+        None | Some("default") => false,
+        Some(other) => {
+            let (key, place) = (section.key("driver"), section.value_place("driver"));
+            section.report.error(&key, &place, format!("{other:?} is no driver"), "write default or testing");
+            false
+        }
+    };
     section.close();
-    Watchdog { mode, device, safety_margin_seconds }
+    Watchdog { mode, device, is_testing, safety_margin_seconds }
 }
 
 fn other_keys(top: &mut Section<'_>) {

@@ -9,5 +9,6 @@ mod put_back;
 mod sick;
 mod synchronous;
 mod timelines;
+mod watchdog;
 mod why;
 mod witness;

@@ -137,6 +137,7 @@ impl Node {
                         epoch: guard.armed.map(|armed| armed.epoch).unwrap_or_default(),
                         heartbeat_age: Duration::ZERO,
                         killing_for: None,
+                        watchdog: Default::default(),
                     })
                 },
             ),
