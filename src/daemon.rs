@@ -19,7 +19,7 @@ use tracing::{info, warn};
 use crate::agent::{
     Agent, Ended, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot, safety_margin,
 };
-use crate::api::{self, ApiState};
+use crate::api::{self, ApiState, MemberClient};
 use crate::config::{BootstrapMethod, Config, WatchdogMode};
 use crate::guard::{Guard, WatchdogConfig};
 use crate::postgres::{Postgres, Postmaster};
@@ -53,7 +53,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let system_identifier = postgres.system_identifier().await;
     let group = Group::start(&server, group_config(&config, &member, system_identifier)).await?;
     info!("this is {} of {}, node id {}", config.name, config.scope, group.id());
+    let basic = config.restapi.authentication.as_ref();
+    let credentials = basic.map(|basic| (basic.username.as_str(), basic.password.expose()));
     let parts = Parts {
+        members: Arc::new(MemberClient::new(member.clone(), credentials)),
         group: group.clone(),
         postgres,
         guard,
@@ -70,11 +73,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         view,
         renewer: Arc::new(move || renewer.facts()),
         intents: Arc::new(group.clone()),
-        credentials: config
-            .restapi
-            .authentication
-            .as_ref()
-            .map(|basic| api::Credentials::new(&basic.username, basic.password.expose())),
+        promises: Arc::new(group.clone()),
+        credentials: credentials.map(|(name, password)| api::Credentials::new(name, password)),
     };
     let api = api::serve(&api_addr, state)?;
     let (stop, stopping) = watch::channel(false);

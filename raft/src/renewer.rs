@@ -3,21 +3,27 @@
 //! Promises: a round's stamp is taken before anything of it is sent; a licence reaches the sink at once, on this
 //! thread; after [`Renewer::give_up`] returned, no licence of that epoch reaches it. It decides nothing: whether to
 //! renew is the record's and the sink's word.
+//!
+//! Failsafe's questions to the members are asked here, too, beside the rounds, by way of the sink.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::group::{Group, Node, Phase};
-use crate::lease::{BootTime, Holder, Licence, Renewal, RenewalAnswer, renewal_interval};
-use crate::model::{Epoch, Lease, MemberId};
+use crate::lease::{
+    BootTime, FailsafeFacts, FailsafeQuestion, Holder, Licence, Renewal, RenewalAnswer, question_limit,
+    renewal_interval,
+};
+use crate::model::{ClusterState, Epoch, Lease, Member, MemberId};
 use crate::network::{Kind, Peers, Target};
 
 /// A grant becomes known to the other voters a little later than here: until the first licence of an epoch is won,
@@ -33,6 +39,15 @@ pub trait LicenceSink: Send {
     fn may_renew(&mut self, now: BootTime) -> bool;
     /// A majority acknowledged: called at once, on the renewer's thread.
     fn licensed(&mut self, licence: Licence);
+    /// Failsafe: asks another member to stand back, over another way than the voters are asked. The answer is yes, or
+    /// why there is none; the caller limits the time. None: this sink asks nobody.
+    fn ask_member(
+        &mut self,
+        _member: &Member,
+        _request: &FailsafeQuestion,
+    ) -> Option<BoxFuture<'static, Result<(), String>>> {
+        None
+    }
 }
 
 /// What the renewer knows.
@@ -46,6 +61,8 @@ pub struct RenewerFacts {
     pub given_up: Epoch,
     /// The voters which acknowledged one of the last rounds ([`Holder::answering`]).
     pub answering: BTreeSet<MemberId>,
+    /// What is known of failsafe.
+    pub failsafe: FailsafeFacts,
 }
 
 /// The thread that renews. Dropping it ends the thread without waiting.
@@ -101,6 +118,7 @@ impl Renewer {
             disputed: core.holder.disputed(),
             given_up: core.holder.given_up(),
             answering: core.holder.answering(),
+            failsafe: core.holder.failsafe(),
         }
     }
 
@@ -108,6 +126,12 @@ impl Renewer {
     /// [`LicenceSink::licensed`] is not called for one. Durability is [`Group::record_given_up`]'s.
     pub fn give_up(&self, epoch: Epoch) {
         lock(&self.core).holder.give_up(epoch);
+    }
+
+    /// Failsafe: may a change of the list be proposed? To be asked before each proposal
+    /// ([`Holder::propose_failsafe`]).
+    pub fn propose_failsafe(&self, epoch: Epoch, members: Option<&BTreeSet<MemberId>>) -> bool {
+        lock(&self.core).holder.propose_failsafe(epoch, members)
     }
 
     /// Ends the thread and waits for it.
@@ -138,11 +162,14 @@ struct Rounds {
 }
 
 type Answers = JoinSet<(MemberId, Option<RenewalAnswer>)>;
+type Words = JoinSet<(FailsafeQuestion, Result<(), String>)>;
 
 impl Rounds {
     async fn run(self) {
         let mut applied = self.node.applied.clone();
         let mut answers = Answers::new();
+        let mut words = Words::new();
+        let mut told = BTreeMap::new();
         let mut epoch_since = (Epoch(0), clock::now());
         loop {
             let lease = applied.borrow_and_update().state.lease.clone();
@@ -150,6 +177,10 @@ impl Rounds {
                 epoch_since = (lease.epoch, clock::now());
             }
             let pause = self.round(&lease, epoch_since.1, &mut answers);
+            if pause.is_some() {
+                let state = applied.borrow().state.clone();
+                self.ask_members(&state, &mut words);
+            }
             let due = tokio::time::sleep(pause.unwrap_or(EAGER_TIME));
             tokio::pin!(due);
             loop {
@@ -165,6 +196,11 @@ impl Rounds {
                     Some(answer) = answers.join_next(), if !answers.is_empty() => {
                         if let Ok((from, Some(answer))) = answer {
                             self.count(from, &answer);
+                        }
+                    }
+                    Some(word) = words.join_next(), if !words.is_empty() => {
+                        if let Ok((request, word)) = word {
+                            self.count_word(&request, word, &mut told);
                         }
                     }
                     () = &mut due, if pause.is_some() => break,
@@ -220,8 +256,69 @@ impl Rounds {
         });
     }
 
+    /// Failsafe, if it is time to ask.
+    fn ask_members(&self, state: &ClusterState, words: &mut Words) {
+        let mut core = lock(&self.core);
+        let core = &mut *core;
+        if state.failsafe.is_none() || !core.sink.may_renew(clock::now()) {
+            return;
+        }
+        if let Some(known) = self.node.known_at_start.get() {
+            core.holder.know_at_start(*known);
+        }
+        let (requests, licence) = core.holder.ask_members(state, clock::now());
+        if let Some(licence) = licence {
+            core.sink.licensed(licence);
+        }
+        let ttl = state.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
+        let limit = question_limit(Duration::from_millis(ttl));
+        for request in requests {
+            let member = state.members.get(&request.member);
+            let asked = member.and_then(|member| core.sink.ask_member(member, &request));
+            words.spawn(async move {
+                let word = match asked {
+                    Some(asked) => tokio::time::timeout(limit, asked)
+                        .await
+                        .unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis()))),
+                    None => Err("it cannot be asked".to_owned()),
+                };
+                (request, word)
+            });
+        }
+    }
+
+    /// The log says once in a row why a member does not promise.
+    fn count_word(
+        &self,
+        request: &FailsafeQuestion,
+        word: Result<(), String>,
+        told: &mut BTreeMap<MemberId, String>,
+    ) {
+        let mut core = lock(&self.core);
+        let core = &mut *core;
+        match word {
+            Ok(()) => {
+                told.remove(&request.member);
+                if let Some(licence) = core.holder.count_promise(request) {
+                    core.sink.licensed(licence);
+                }
+            }
+            Err(why) => {
+                core.holder.count_no_promise(request);
+                if told.get(&request.member) != Some(&why) {
+                    let name = self.node.applied.borrow().state.name_of(request.member);
+                    tracing::warn!(
+                        "failsafe: no majority of the voters answers, and {name} does not stand back: {why}"
+                    );
+                    told.insert(request.member, why);
+                }
+            }
+        }
+    }
+
     fn count(&self, from: MemberId, answer: &RenewalAnswer) {
         let mut core = lock(&self.core);
+        core.holder.stand_back(self.node.promises.until());
         if let Some(licence) = core.holder.count(from, answer) {
             core.sink.licensed(licence);
         }

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use pgherd_storage::{Failure, Mark, Opened, Options, StoreError};
 use serde::Serialize;
@@ -20,6 +21,8 @@ pub(crate) type LogStore = pgherd_storage::Store<TypeConfig>;
 const GIVEN_UP: &str = "given-up";
 const GROUP: &str = "group";
 const PROMISE: &str = "founding-promise";
+/// Milliseconds.
+const PROMISE_LENGTH: &str = "failsafe-promise";
 const LOST: &str = "lost-store";
 
 /// Everything durable of one node's part in one cluster. Clones share it.
@@ -108,6 +111,15 @@ impl Store {
 
     pub(crate) async fn save_promise(&self, promise: Option<String>) -> io::Result<()> {
         self.save_note(PROMISE, promise.unwrap_or_default()).await
+    }
+
+    /// How long the longest promise lasts by which this node may stand back.
+    pub(crate) fn promise_length(&self) -> Duration {
+        Duration::from_millis(self.number(PROMISE_LENGTH).unwrap_or(0))
+    }
+
+    pub(crate) async fn save_promise_length(&self, length: Duration) -> io::Result<()> {
+        self.save_note(PROMISE_LENGTH, length.as_millis().to_string()).await
     }
 
     /// A sentence that says which store was lost before this one.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pgherd_raft::clock;
 use pgherd_raft::lease::{CloseRequest, CloseVerdict, patience};
-use pgherd_raft::model::{Epoch, MemberId};
+use pgherd_raft::model::{Command, Epoch, MemberId};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -36,6 +36,7 @@ impl Agent {
     async fn perform(&mut self, o: &Observation, action: &Action) -> Result<(), String> {
         match action {
             Action::Propose(command) => {
+                self.may_propose(command)?;
                 self.proposals.propose(&self.parts.group, command);
                 Ok(())
             }
@@ -54,6 +55,15 @@ impl Agent {
                 Ok(())
             }
         }
+    }
+
+    /// From here on a change of the failsafe list counts as done and as not done.
+    fn may_propose(&self, command: &Command) -> Result<(), String> {
+        let Command::SetFailsafe { epoch, members } = command else { return Ok(()) };
+        if self.parts.renewer.propose_failsafe(*epoch, members.as_ref()) {
+            return Ok(());
+        }
+        Err("the failsafe list is not changed while the licence does not rest on a majority".to_owned())
     }
 
     async fn on_postgres(&mut self, o: &Observation, action: &PgAction) -> Result<(), String> {

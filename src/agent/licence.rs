@@ -1,9 +1,13 @@
 //! The way from a won licence to the guard's deadline, on the renewer's thread.
 
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use pgherd_raft::lease::{BootTime, Licence};
+use futures_util::future::BoxFuture;
+use pgherd_raft::lease::{BootTime, FailsafeQuestion, Licence};
+use pgherd_raft::model::{Epoch, Member, MemberId};
 use pgherd_raft::{LicenceSink, Renewer, RenewerFacts};
 use tokio::sync::Notify;
 use tracing::{debug, warn};
@@ -45,7 +49,13 @@ impl RenewerSlot {
         self.renewer.read().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
-    pub(super) fn give_up(&self, epoch: pgherd_raft::model::Epoch) {
+    /// May a change of the failsafe list be proposed?
+    pub(super) fn propose_failsafe(&self, epoch: Epoch, members: Option<&BTreeSet<MemberId>>) -> bool {
+        let renewer = self.renewer.read().unwrap_or_else(PoisonError::into_inner);
+        renewer.as_ref().is_some_and(|renewer| renewer.propose_failsafe(epoch, members))
+    }
+
+    pub(super) fn give_up(&self, epoch: Epoch) {
         if let Some(renewer) = self.renewer.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
             renewer.give_up(epoch);
         }
@@ -62,6 +72,12 @@ impl RenewerSlot {
     pub(super) fn set(&self, renewer: Renewer) {
         *self.renewer.write().unwrap_or_else(PoisonError::into_inner) = Some(renewer);
     }
+}
+
+/// How another member is asked to stand back (failsafe): over another network than the peers', if there is one.
+pub trait AskMember: fmt::Debug + Send + Sync {
+    /// Yes, or why not. The asker limits the time.
+    fn ask(&self, member: &Member, question: &FailsafeQuestion) -> BoxFuture<'static, Result<(), String>>;
 }
 
 /// Shows the renewal thread that the agent's loop turns. Renewing needs no agent, so without it a deadlocked daemon would
@@ -99,6 +115,7 @@ pub(super) struct ExtendGuard {
     /// It was said that the loop stands still.
     pub(super) told: bool,
     pub(super) wake: Arc<Notify>,
+    pub(super) members: Arc<dyn AskMember>,
     pub(super) last: Option<Licence>,
 }
 
@@ -134,6 +151,14 @@ impl LicenceSink for ExtendGuard {
         if is_first {
             self.wake.notify_one();
         }
+    }
+
+    fn ask_member(
+        &mut self,
+        member: &Member,
+        question: &FailsafeQuestion,
+    ) -> Option<BoxFuture<'static, Result<(), String>>> {
+        Some(self.members.ask(member, question))
     }
 }
 

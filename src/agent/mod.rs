@@ -33,7 +33,7 @@ use crate::ha::{self, Closes, Decision, Observation, PostgresFacts, Rule};
 use crate::postgres::Postgres;
 
 use jobs::{Jobs, Proposals};
-pub use licence::{GuardSlot, RenewerSlot};
+pub use licence::{AskMember, GuardSlot, RenewerSlot};
 pub use policy::PolicySource;
 pub use postmaster::GuardedPostmaster;
 use recorder::Recorder;
@@ -58,6 +58,8 @@ pub struct Parts {
     pub guard: Arc<GuardSlot>,
     /// The present renewer, shared with the API.
     pub renewer: Arc<RenewerSlot>,
+    /// How other members are asked to stand back.
+    pub members: Arc<dyn AskMember>,
     /// This node as its configuration describes it.
     pub member: Member,
     /// The cluster's name.

@@ -52,7 +52,10 @@ impl Agent {
             warn!("guard: {warning}");
         }
         info!("the guard's session is {}", guard.session());
-        let holder = Holder::new(self.me, guard.session(), self.incarnation, self.given_up());
+        let armed = guard_epoch(&guard);
+        self.parts.group.guard_was_armed_for(armed);
+        let mut holder = Holder::new(self.me, guard.session(), self.incarnation, self.given_up());
+        holder.armed_for(armed);
         self.guard_news = Some(guard.watch());
         self.parts.guard.set(Some(guard));
         let slot = std::sync::Arc::clone(&self.parts.guard);
@@ -61,6 +64,7 @@ impl Agent {
             pulse: std::sync::Arc::clone(&self.pulse),
             told: false,
             wake: std::sync::Arc::clone(&self.wake),
+            members: std::sync::Arc::clone(&self.parts.members),
             last: None,
         };
         match Renewer::start(&self.parts.group, holder, Box::new(sink)) {
@@ -138,6 +142,8 @@ impl Agent {
             known_at_start: self.known_at_start.unwrap_or(Epoch(u64::MAX)),
             quiet_for: self.parts.group.quiet_for(now),
             answering: renewer.answering,
+            failsafe: renewer.failsafe,
+            stands_back: self.parts.group.stands_back(now),
             closes: self.closes.as_ref().map(|(closes, at)| Closes { age: now.since(*at), ..closes.clone() }),
         }
     }
@@ -176,6 +182,13 @@ impl Agent {
         })
         .collect()
     }
+}
+
+/// The epoch for which the guard is armed; zero: it is not.
+fn guard_epoch(guard: &Guard) -> Epoch {
+    let facts = guard.facts();
+    let armed = facts.of_any_age().filter(|facts| facts.deadline.is_some());
+    armed.map(|facts| facts.epoch).unwrap_or_default()
 }
 
 /// The replicated state, once this node takes part. Before, what it has applied may be long out of date, and a lease

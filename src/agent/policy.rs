@@ -56,6 +56,7 @@ impl PolicySource {
             primary_start_timeout: d.primary_start_timeout,
             primary_health_timeout: d.primary_health_timeout,
             pause: d.pause,
+            failsafe: d.failsafe_mode,
             sync: self.sync(),
             use_pg_rewind: self.config.postgresql.use_pg_rewind.unwrap_or(d.postgresql.use_pg_rewind),
             use_slots: d.postgresql.use_slots,

@@ -43,7 +43,7 @@ fn as_patroni(page: &mut Page, standing: &Standing) {
     page.flag(metrics::IN_ARCHIVE_RECOVERY, standby.is_some_and(|server| !streams(server)));
     page.sample(metrics::SERVER_VERSION, server.map_or(0, |server| server.version));
     page.flag(metrics::CLUSTER_UNLOCKED, standing.holder().is_none());
-    page.flag(metrics::FAILSAFE, false);
+    page.flag(metrics::FAILSAFE, standing.is_failsafe_active());
     page.sample(metrics::TIMELINE, timeline(standing, server));
     page.sample(metrics::DCS_LAST_SEEN, standing.view.consensus_seen.map_or(0, status::unix_seconds));
     page.flag(metrics::PENDING_RESTART, false);

@@ -5,12 +5,13 @@
 //! replicated state and wait until it has happened. It never decides and never touches PostgreSQL.
 //!
 //! Reading order: [`standing`] (what may be said of this node now), `health` (which path is 200 when), `status` and
-//! `cluster` (the documents), `decisions` (what happened and why), `intent` (switchover and failover), `settings`
+//! `cluster` (the documents), `decisions` (what happened and why), `failsafe`, `intent` (switchover and failover), `settings`
 //! (`/config`), `server` (connections and their limits).
 
 mod auth;
 mod cluster;
 mod decisions;
+mod failsafe;
 mod health;
 mod intent;
 mod metrics;
@@ -38,6 +39,7 @@ use crate::agent::view::View;
 
 pub use auth::Credentials;
 pub(crate) use auth::basic;
+pub use failsafe::{MemberClient, Promises};
 pub use intent::Intents;
 pub use server::{ApiError, ApiServer, serve};
 
@@ -56,6 +58,8 @@ pub struct ApiState {
     pub renewer: Arc<dyn Fn() -> RenewerFacts + Send + Sync>,
     /// Where operators' wishes are written.
     pub intents: Arc<dyn Intents>,
+    /// Who stands back for a primary without a majority.
+    pub promises: Arc<dyn Promises>,
     /// Name and password for unsafe methods; none: everybody may.
     pub credentials: Option<Credentials>,
 }
@@ -106,6 +110,7 @@ fn safe(api: &ApiState, request: &Request) -> Reply {
         "patroni" => Reply::json(StatusCode::OK, &status::document(&standing)),
         "cluster" => Reply::json(StatusCode::OK, &cluster::document(&standing)),
         "config" => settings::get(&standing),
+        "failsafe" => failsafe::get(&standing),
         "decisions" => decisions::list(&standing, query),
         "what-if" => decisions::what_if(&standing, query),
         "metrics" => metrics::page(&standing),
@@ -129,7 +134,9 @@ async fn unsafe_method(shared: Shared, request: Request) -> Reply {
     let first = first_part(request.uri().path()).to_owned();
     let handled = matches!(
         (method.as_str(), first.as_str()),
-        ("POST", "switchover" | "failover") | ("DELETE", "switchover") | ("PATCH" | "PUT", "config")
+        ("POST", "switchover" | "failover" | "failsafe")
+            | ("DELETE", "switchover")
+            | ("PATCH" | "PUT", "config")
     );
     if !handled {
         return Reply::text(StatusCode::NOT_IMPLEMENTED, format!("Unsupported method ('{method}')"));
@@ -139,6 +146,7 @@ async fn unsafe_method(shared: Shared, request: Request) -> Reply {
     }
     match (method.as_str(), first.as_str()) {
         ("POST", "switchover") => intent::post(shared, request, intent::Word::Switchover).await,
+        ("POST", "failsafe") => failsafe::post(shared, request).await,
         ("POST", _) => intent::post(shared, request, intent::Word::Failover).await,
         ("PATCH", _) => settings::change(shared, request, settings::Way::Patch).await,
         ("PUT", _) => settings::change(shared, request, settings::Way::Put).await,

@@ -28,6 +28,7 @@ pub(super) struct Standing {
     pub(super) view: Arc<View>,
     pub(super) now: BootTime,
     licence: Option<Licence>,
+    rests_on_promises: bool,
 }
 
 impl Standing {
@@ -38,12 +39,19 @@ impl Standing {
         let is_mine = record.holder() == Some(view.observation.me);
         // The licence is the proof. The view's record may be one wake-up of the agent older than it.
         let licence = licence.filter(|won| is_mine || won.epoch > record.epoch);
-        Self { view, now, licence }
+        let rests_on_promises = licence.is_some() && renewer.failsafe.rests_on_promises;
+        Self { view, now, licence, rests_on_promises }
     }
 
     /// The licence to write, if it is good at this moment.
     pub(super) fn licence(&self) -> Option<Licence> {
         self.licence
+    }
+
+    /// Failsafe is what keeps the primary: here, or because this node stands back for it.
+    pub(super) fn is_failsafe_active(&self) -> bool {
+        let promise = self.view.observation.stands_back_for(self.now);
+        self.rests_on_promises || promise.is_some()
     }
 
     /// What the server said by SQL, however old.

@@ -161,6 +161,9 @@ pub(super) fn document(standing: &Standing) -> Value {
     if standing.holder().is_none() {
         put("cluster_unlocked", json!(true));
     }
+    if standing.is_failsafe_active() {
+        put("failsafe_mode_is_active", json!(true));
+    }
     if let Some(seen) = standing.view.consensus_seen {
         put("dcs_last_seen", json!(unix_seconds(seen)));
     }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::BoxFuture;
-use pgherd_raft::group::{GroupView, Phase, Proposed, RaftView, ReadError};
-use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::group::{GroupView, Phase, Proposed, RaftView, ReadError, StoreFailed};
+use pgherd_raft::lease::{BootTime, FailsafeQuestion, FailsafeRefusal, Licence, Promise};
 use pgherd_raft::model::{
     ClusterState, Command, Epoch, GroupId, IntentEnd, Lease, Lsn, Member, MemberId, MemberKind, Outcome,
     PostgresAddr, Revision, Session, Settings, SystemIdentifier, TagValue, Tags, Tenure, TimelineId,
@@ -16,7 +16,7 @@ use pgherd_raft::{RenewerFacts, clock};
 use tokio::sync::watch;
 
 use super::intent::Intents;
-use super::{ApiState, Credentials};
+use super::{ApiState, Credentials, Promises};
 use crate::agent::view::View;
 use crate::ha::{
     Consensus, DataDir, Decision, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation, Policy,
@@ -192,6 +192,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 primary_start_timeout: Duration::from_secs(300),
                 primary_health_timeout: Duration::from_secs(10),
                 pause: false,
+                failsafe: false,
                 sync: crate::ha::SyncPolicy::default(),
                 use_pg_rewind: true,
                 use_slots: true,
@@ -308,6 +309,20 @@ impl Intents for FakeGroup {
     }
 }
 
+/// Nothing is written.
+impl Promises for FakeGroup {
+    fn promise(
+        &self,
+        question: FailsafeQuestion,
+    ) -> BoxFuture<'_, Result<Result<(), FailsafeRefusal>, StoreFailed>> {
+        Box::pin(async move {
+            let mut promise = Promise::new(MemberId(3), Duration::ZERO, clock::now());
+            promise.armed_for(Epoch(0));
+            Ok(promise.ask(&self.state(), &question, clock::now()).map(|_length| ()))
+        })
+    }
+}
+
 /// A node that shows this view for ever, and renews for ever if it is `node1`.
 pub(super) fn state(view: View, group: Arc<FakeGroup>) -> ApiState {
     let is_holder = view.observation.me == MemberId(1);
@@ -315,6 +330,7 @@ pub(super) fn state(view: View, group: Arc<FakeGroup>) -> ApiState {
     ApiState {
         view: watch::Sender::new(Arc::new(view)).subscribe(),
         renewer: Arc::new(renewer),
+        promises: Arc::clone(&group) as Arc<dyn Promises>,
         intents: group,
         credentials: None,
     }

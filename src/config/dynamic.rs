@@ -173,11 +173,10 @@ fn at_least_two_seconds(timeout: Duration) -> Duration {
 }
 
 /// Settings which are kept and change nothing yet.
-const LATER: [&str; 12] = [
+const LATER: [&str; 11] = [
     "primary_stop_timeout",
     "master_stop_timeout",
     "max_timelines_history",
-    "failsafe_mode",
     "check_timeline",
     "member_slots_ttl",
     "primary_race_backoff",

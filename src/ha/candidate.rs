@@ -6,6 +6,7 @@ use std::time::Duration;
 use pgherd_raft::model::{Intent, MemberId, MemberKind, WalPosition};
 
 use super::facts::{MemberReport, Observation};
+use super::failsafe;
 use super::report::own_report;
 
 /// A report older than this is silence. Reports are exchanged about every half second.
@@ -75,7 +76,11 @@ pub fn rank(o: &Observation, without: Option<MemberId>) -> Ranking {
         let report = if *id == o.me { Some(&mine) } else { o.report(*id, REPORT_FRESH) };
         // Whom an operator names for a failover may lie behind: it is the operator who says what may be lost.
         let ahead = last_known.filter(|_| named != Some(*id));
-        match fitness(o, member, report, ahead) {
+        let found = match failsafe::is_listed(o, *id) {
+            true => fitness(o, member, report, ahead),
+            false => Err(failsafe::NOT_LISTED.to_owned()),
+        };
+        match found {
             Ok((position, report)) => ranking.candidates.push(Candidate {
                 id: *id,
                 position,

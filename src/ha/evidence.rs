@@ -163,9 +163,6 @@ fn is_silent(o: &Observation) -> bool {
 pub(super) fn ranking(o: &Observation, without: Option<MemberId>) -> Ranking {
     let mut ranking = rank(o, without);
     let synchrony = &o.cluster.synchrony;
-    if let Some(list) = &o.cluster.failsafe {
-        exclude(&mut ranking, "is not in the failsafe list", |c| !list.contains(&c.id));
-    }
     if !synchrony.needs_standbys() {
         return ranking;
     }

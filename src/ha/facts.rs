@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::lease::{BootTime, FailsafeFacts, Licence, StandingBack};
 use pgherd_raft::model::{
     ClusterState, Epoch, Lsn, MemberId, PostgresAddr, Session, SyncSet, SystemIdentifier, TimelineId,
     WalPosition,
@@ -100,6 +100,12 @@ impl Observation {
             .filter(|won| holder == Some(self.me) && won.epoch == current && won.deadline > self.now)
     }
 
+    /// For which holder this node stands back at that moment, by a promise that it remembers.
+    pub fn stands_back_for(&self, at: BootTime) -> Option<MemberId> {
+        let promise = self.lease.stands_back.filter(|promise| promise.remaining > at.since(self.now))?;
+        promise.holder
+    }
+
     /// A peer's report, if it is young enough.
     pub fn report(&self, of: MemberId, limit: Duration) -> Option<&MemberReport> {
         self.peers.get(&of).and_then(|fact| fact.within(limit))
@@ -139,6 +145,10 @@ pub struct LeaseFacts {
     pub answering: BTreeSet<MemberId>,
     /// The answers to this node's requests to close the present epoch.
     pub closes: Option<Closes>,
+    /// As a holder: what is known of failsafe.
+    pub failsafe: FailsafeFacts,
+    /// As a member: what this node promised to a holder without a majority, while it is in force.
+    pub stands_back: Option<StandingBack>,
 }
 
 /// What the voters answered to a request to close an epoch.

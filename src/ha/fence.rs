@@ -16,6 +16,7 @@ use super::candidate::{NO_WATCHDOG, REPORT_FRESH};
 use super::decide::SOON;
 use super::decision::{Decision, State};
 use super::facts::Observation;
+use super::failsafe;
 use super::report::{SERVER_FRESH, watchdog_trouble};
 use super::rule::Rule;
 use super::succession::{ASK_AGAIN, grant_to_me, takes_part};
@@ -143,6 +144,10 @@ pub(super) fn await_turn(o: &Observation, waited: Duration) -> Option<Decision> 
         );
         return Some(not(Rule::MayNotPromote, because).wait("another member to take over"));
     }
+    if !failsafe::is_listed(o, o.me) {
+        let because = format!("{} {}", o.my_name(), failsafe::NOT_LISTED);
+        return Some(not(Rule::MayNotPromote, because).wait("another member to take over"));
+    }
     if watchdog_trouble(o).is_some() {
         let because = format!(
             "following a different leader because I am not allowed to promote: {} {NO_WATCHDOG}",
@@ -177,7 +182,7 @@ fn equals(o: &Observation, highest: WalPosition) -> Vec<MemberId> {
         .iter()
         .filter(|(id, position)| {
             let may = o.cluster.members.get(id).is_some_and(|member| member.tags.may_be_promoted());
-            may && **position == highest
+            may && failsafe::is_listed(o, **id) && **position == highest
         })
         .map(|(id, _)| *id)
         .collect();

@@ -14,7 +14,7 @@ use super::facts::{DataDir, Observation, Process};
 use super::health::is_silenced;
 use super::report::{SERVER_FRESH, own_report, watchdog_trouble};
 use super::rule::Rule;
-use super::{health, pause, switchover, sync};
+use super::{failsafe, health, pause, switchover, sync};
 
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
 const START_ATTEMPTS: u32 = 3;
@@ -128,7 +128,8 @@ pub(super) fn change_of_epoch(o: &Observation) -> Option<Decision> {
     let tenure = lease.tenure.as_ref()?;
     let is_disarmed = o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_none());
     let is_unguarded = tenure.pinned && is_disarmed;
-    if may_be_writable(o) && !is_armed_for(o, lease.epoch) && !is_unguarded {
+    let is_guarded = is_unguarded || is_armed_for(o, lease.epoch) && failsafe::may_begin_epoch(o);
+    if may_be_writable(o) && !is_guarded {
         return None;
     }
     let state = if may_be_writable(o) { State::Primary } else { State::Starting };
@@ -153,6 +154,9 @@ pub(super) fn change_of_epoch(o: &Observation) -> Option<Decision> {
     if tenure.ttl_ms != millis(o.policy.ttl) {
         let because = format!("the ttl changes from {} ms to {} ms", tenure.ttl_ms, millis(o.policy.ttl));
         return Some(propose(Rule::ChangeTtl, because, lease.voters.clone()));
+    }
+    if let Some(because) = failsafe::needs_own_epoch(o) {
+        return Some(propose(Rule::BeginOwnEpoch, because, lease.voters.clone()));
     }
     None
 }
@@ -193,6 +197,11 @@ fn await_licence(o: &Observation) -> Decision {
         return Decision::new(State::Demoting, Rule::AwaitLicence, because, SOON)
             .act(Action::Postgres(stop))
             .wait(waiting);
+    }
+    if let Some(promised) = failsafe::promised(o).filter(|_| !was_won) {
+        let because = format!("{because}: {promised}");
+        return Decision::new(State::Candidate, Rule::StandBack, because, SOON)
+            .wait("the end of the promise");
     }
     // Between two epochs of the same holder the earlier licence is good until its own deadline.
     let is_licensed = o.lease.licence.is_some_and(|won| won.deadline > o.now);
@@ -413,7 +422,12 @@ fn running(o: &Observation) -> Decision {
         return Decision::new(State::Primary, Rule::ArmGuard, "the guard is armed", SOON).act(arm);
     }
     keep(o, server).unwrap_or_else(|| {
-        let because = format!("no action. I am ({}), the leader with the lock", o.my_name());
+        let because = if o.lease.failsafe.rests_on_promises {
+            "continue to run as a leader because failsafe mode is enabled and all members are accessible"
+                .to_owned()
+        } else {
+            format!("no action. I am ({}), the leader with the lock", o.my_name())
+        };
         let lead = Decision::new(State::Primary, Rule::Lead, because, o.policy.loop_wait);
         if sync::is_changing(o) { lead.again_in(SOON) } else { lead }
     })
@@ -463,6 +477,9 @@ fn housekeeping(o: &Observation, server: &super::facts::Server) -> Option<Decisi
     if let Some(action) = records_timeline(o, server) {
         let because = "the timeline of this primary counts as made";
         return Some(decision(Rule::ReserveTimeline, because).act(action));
+    }
+    if let Some(decision) = failsafe::change_list(o) {
+        return Some(decision);
     }
     missing_slots(o, server)
         .map(|slots| decision(Rule::KeepSlots, "replication slots are made for the members").act(slots))

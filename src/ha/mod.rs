@@ -5,7 +5,7 @@
 //! acknowledged a renewal whose deadline has not passed. No rule makes a node writable on a guess.
 //!
 //! Reading order: [`decide`] (the order of the rules), then a file a situation: `holder`, `switchover`, `shutdown` for
-//! the node with the lease; `succession`, `standby` for the others; `pause` for all while automation is off; `candidate` and `lineage` answer who is next and
+//! the node with the lease; `succession`, `standby` for the others; `failsafe` for a primary without a majority; `pause` for all while automation is off; `candidate` and `lineage` answer who is next and
 //! who went another way. [`Rule`] lists every rule.
 //!
 //! Pure: no clock, no I/O, no randomness, no async; [`Observation::now`] is data.
@@ -16,6 +16,7 @@ mod decide;
 mod decision;
 mod evidence;
 mod facts;
+mod failsafe;
 mod fence;
 mod health;
 mod holder;
@@ -40,6 +41,7 @@ pub use candidate::{Candidate, REPORT_FRESH, Ranking, Unfit, rank};
 pub use decide::{GUARD_STALE, decide};
 pub use decision::{Decision, State};
 pub use facts::*;
+pub use failsafe::advice;
 pub use health::{CRASH_LOOP, CRASH_WINDOW, Condemned, Health, Probe, patience_with_holder};
 pub use meaning::meaning;
 pub use pause::{holds_pinned, is_pause_in_force, is_paused};

@@ -22,6 +22,7 @@ use super::action::{Action, GuardAction, JobKind, PgAction};
 use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{GuardFacts, Observation};
+use super::failsafe;
 use super::holder::{self, is_armed_for};
 use super::report::SERVER_FRESH;
 use super::rule::Rule;
@@ -206,6 +207,9 @@ fn resume(o: &Observation) -> Decision {
     if !is_armed_for(o, epoch) {
         return decision.act(Action::Guard(GuardAction::Arm { epoch })).wait("the guard to be armed");
     }
+    if !failsafe::may_begin_epoch(o) {
+        return decision.wait("the end of what this node promised to another primary (failsafe)");
+    }
     decision.act(Action::Propose(renewed(o, false))).wait("an epoch which is not pinned")
 }
 
@@ -299,6 +303,12 @@ pub(super) fn by_operators_word(o: &Observation, holder: MemberId) -> Option<Dec
     };
     if !takes_part(o) {
         return None;
+    }
+    if !failsafe::is_listed(o, o.me) {
+        return Some(refuse(o, format!("{} {}", o.my_name(), failsafe::NOT_LISTED)));
+    }
+    if let Some(decision) = failsafe::stand_back(o, Some(holder)) {
+        return Some(decision);
     }
     if let Some(decision) = succession::end_stream(o, Duration::ZERO) {
         return Some(decision);

@@ -21,6 +21,8 @@ pub struct Policy {
     pub primary_health_timeout: Duration,
     /// Automation is to be off.
     pub pause: bool,
+    /// `failsafe_mode`: a primary without a majority goes on while all members stand back for it.
+    pub failsafe: bool,
     /// Synchronous replication.
     pub sync: SyncPolicy,
     /// Whether a diverged former primary may be rewound.

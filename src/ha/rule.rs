@@ -43,6 +43,10 @@ pub enum Rule {
     ChangeVoters,
     /// A new ttl begins with a new epoch.
     ChangeTtl,
+    /// The members that may hold the lease are changed, or named for the first time: failsafe.
+    ChangeFailsafe,
+    /// An epoch in which the failsafe list counts is begun.
+    BeginOwnEpoch,
     /// The holder makes the cluster's database system.
     Bootstrap,
     /// The holder records the cluster's system identifier.
@@ -119,6 +123,8 @@ pub enum Rule {
     /// Runs in recovery but does not stream.
     CatchUp,
 
+    /// This node promised a holder without a majority to stand back: it does not ask for the lease.
+    StandBack,
     /// The holder has been silent for some renewals: the succession is prepared.
     Suspect,
     /// The old stream is ended, so that positions are final before they are compared.

@@ -10,6 +10,7 @@ use super::candidate::{REPORT_FRESH, Ranking, rank};
 use super::decide::{SOON, is_running};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation};
+use super::failsafe;
 use super::fence;
 use super::holder::millis;
 use super::report::{own_report, watchdog_trouble};
@@ -40,6 +41,9 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     let votes = o.cluster.lease.voters.contains(&o.me);
     if !votes || o.job.is_some() || o.lease.quiet_for <= patience(Duration::from_millis(tenure.ttl_ms)) {
         return None;
+    }
+    if let Some(decision) = failsafe::stand_back(o, Some(holder)) {
+        return Some(decision);
     }
     let name = o.cluster.name_of(holder);
     let silent = format!("{name} has not renewed the lease for {} ms", o.lease.quiet_for.as_millis());
@@ -242,6 +246,9 @@ pub(super) fn grant_to_me(o: &Observation, basis: Basis) -> Option<Command> {
 pub(super) fn of_vacant_lease(o: &Observation) -> Decision {
     if o.job.is_some() {
         return standby::decide(o, None);
+    }
+    if let Some(decision) = failsafe::stand_back(o, None) {
+        return decision;
     }
     if o.cluster.system_identifier.is_none() {
         return first_lease(o);

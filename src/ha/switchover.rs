@@ -9,6 +9,7 @@ use super::candidate::{Candidate, rank};
 use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{ControlState, Observation};
+use super::failsafe;
 use super::rule::Rule;
 
 /// How long the stopped primary waits for the target to have received everything.
@@ -45,6 +46,18 @@ pub(super) fn decide(o: &Observation) -> Option<Decision> {
     if o.job.as_ref().is_some_and(is_busy) {
         // Streams end before the postmaster does: while it is being stopped, that says nothing about a standby.
         return None;
+    }
+    if is_running(o)
+        && may_be_writable(o)
+        && let Some(rest) = failsafe::members_stand_back(o)
+    {
+        let because = format!(
+            "the members promised to stand back, and cannot take over for {} ms more (failsafe)",
+            rest.as_millis()
+        );
+        return Some(
+            Decision::new(State::Primary, Rule::HandOverWait, because, SOON).wait("the end of the promises"),
+        );
     }
     let target = match choose(o, &pending.intent) {
         Ok(target) => target,

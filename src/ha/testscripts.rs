@@ -7,7 +7,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use goldenscript::{ArgumentConsumer, Command as ScriptCommand, Runner};
-use pgherd_raft::lease::{BootTime, Licence};
+use pgherd_raft::lease::{BootTime, FailsafeFacts, Licence, StandingBack};
 use pgherd_raft::model::{
     ClusterState, EndedIntent, Epoch, Event, GroupId, Intent, IntentEnd, Lease, Lsn, Member, MemberId,
     MemberKind, PendingIntent, PostgresAddr, Revision, Session, Settings, SyncSet, SystemIdentifier,
@@ -82,6 +82,7 @@ impl Runner for Script {
             "health" => self.health(&mut args)?,
             "sync" => self.sync(&mut args)?,
             "fences" => self.fences(&mut args)?,
+            "failsafe" => self.failsafe(&mut args)?,
             "sender" => self.sender(&mut args)?,
             "shutdown" => self.o.shutting_down = true,
             "decide" => return Ok(show(&decide(&self.o))),
@@ -253,6 +254,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             primary_start_timeout: Duration::from_secs(300),
             primary_health_timeout: Duration::from_secs(10),
             pause: false,
+            failsafe: false,
             sync: SyncPolicy::default(),
             use_pg_rewind: true,
             use_slots: true,
@@ -326,6 +328,24 @@ impl Script {
         if let Some(voters) = args.take_key("voters") {
             self.o.consensus.voters = ids(voters);
         }
+        Ok(())
+    }
+
+    /// `list=a,b` as agreed; `on` as wanted; a holder's `promises`, `proposed=a`, `off`, `bound=MS`; a member's
+    /// `stands_back=MS` and `for=a`.
+    fn failsafe(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        self.o.cluster.failsafe = args.take_key("list").filter(|list| *list != "none").map(ids);
+        self.o.policy.failsafe = args.take_key("on") != Some("false");
+        let bound = args.take_key("bound").map(ms).transpose()?;
+        self.o.lease.failsafe = FailsafeFacts {
+            rests_on_promises: args.take_key("promises").is_some(),
+            proposed: ids(args.take_key("proposed").unwrap_or("")),
+            may_be_off: args.take_key("off").is_some(),
+            members_stand_back_until: bound.map(|time| NOW.after(time)),
+        };
+        let holder = args.take_key("for").map(id);
+        let remaining = args.take_key("stands_back").map(ms).transpose()?;
+        self.o.lease.stands_back = remaining.map(|remaining| StandingBack { holder, remaining });
         Ok(())
     }
 

@@ -28,7 +28,8 @@ pub(crate) struct Plan {
     pub(crate) scope: String,
     /// Names and ports of the data nodes.
     pub(crate) nodes: Vec<(String, Ports)>,
-    pub(crate) has_witness: bool,
+    /// `witness`, `witness2`…
+    pub(crate) witnesses: usize,
     /// In seconds.
     pub(crate) ttl: u32,
     /// A proxy in front of every peers' port, for faults of the network.
@@ -46,15 +47,19 @@ impl Plan {
         Ok(Self {
             scope: "batch".to_owned(),
             nodes,
-            has_witness: false,
+            witnesses: 0,
             ttl: 5,
             has_links: false,
             settings: Vec::new(),
         })
     }
 
-    pub(crate) fn with_witness(mut self) -> Self {
-        self.has_witness = true;
+    pub(crate) fn with_witness(self) -> Self {
+        self.with_witnesses(1)
+    }
+
+    pub(crate) fn with_witnesses(mut self, count: usize) -> Self {
+        self.witnesses = count;
         self
     }
 
@@ -77,7 +82,7 @@ impl Plan {
 /// A running cluster; dropped, it is killed and its directory removed.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    /// Data nodes, then the witness. Dropped before the directory.
+    /// Data nodes, then the witnesses. Dropped before the directory.
     pub(crate) nodes: Vec<Node>,
     pub(crate) tools: Tools,
     pub(crate) user: Option<User>,
@@ -114,8 +119,13 @@ impl Cluster {
             }
             nodes.push(Node::new(name, Kind::Data, ports, directory.path(), user.as_ref())?);
         }
-        if plan.has_witness {
-            nodes.push(Node::new("witness", Kind::Witness, Ports::any()?, directory.path(), user.as_ref())?);
+        for number in 1..=plan.witnesses {
+            let name = if number == 1 { "witness".to_owned() } else { format!("witness{number}") };
+            let mut ports = Ports::any()?;
+            if plan.has_links {
+                ports.raft_bind = ports::free()?;
+            }
+            nodes.push(Node::new(&name, Kind::Witness, ports, directory.path(), user.as_ref())?);
         }
         let common = Common {
             scope: plan.scope.clone(),

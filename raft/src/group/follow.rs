@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::async_runtime::WatchReceiver;
 
 use super::node::Node;
-use super::view::{GroupView, RaftView};
+use super::view::{GroupView, Phase, RaftView};
 use crate::clock;
 use crate::model::MemberId;
 
@@ -45,13 +45,14 @@ pub(crate) async fn run(node: Arc<Node>) {
 }
 
 fn publish(node: &Node) {
+    // The phase first: a state beside it is not older than the one with which the phase began.
+    let phase = node.phase.borrow().clone();
     let applied = Arc::clone(&node.applied.borrow());
-    let next = GroupView {
-        phase: node.phase.borrow().clone(),
-        state: applied.state.clone(),
-        applied: applied.index(),
-        raft: node.raft_view(),
-    };
+    if phase == Phase::Member {
+        node.known_at_start.get_or_init(|| applied.state.lease.epoch);
+    }
+    let next =
+        GroupView { phase, state: applied.state.clone(), applied: applied.index(), raft: node.raft_view() };
     node.view.send_if_modified(|view| {
         let changes = **view != next;
         if changes {

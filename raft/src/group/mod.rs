@@ -15,6 +15,7 @@ mod lease_voter;
 mod leave;
 mod marks;
 mod node;
+mod promises;
 mod propose;
 mod recall;
 mod rejoin;
@@ -42,7 +43,7 @@ pub(crate) use marks::Marks;
 pub(crate) use node::Node;
 
 use crate::founding::Action;
-use crate::lease::{BootTime, CloseRequest, CloseVerdict};
+use crate::lease::{BootTime, CloseRequest, CloseVerdict, FailsafeQuestion, FailsafeRefusal, StandingBack};
 use crate::model::{ClusterState, Command, Epoch, MemberId};
 use crate::network::{CallFailure, ConsensusNetwork, Kind, PeerServer, Peers, Route, Shared};
 use crate::state_machine::StateMachine;
@@ -146,6 +147,31 @@ impl Group {
                 CallFailure::Refused(_) | CallFailure::OtherScope(_) => CallError::Refused { addr, reason },
             }
         })
+    }
+
+    /// Failsafe: a holder without a majority asks this node to stand back. On success this node has promised it: it
+    /// wins no first renewal of another epoch for the record's wait.
+    pub async fn promise(
+        &self,
+        request: &FailsafeQuestion,
+    ) -> Result<Result<(), FailsafeRefusal>, StoreFailed> {
+        let node = self.node();
+        node.promises.ask(request).await.map_err(|error| {
+            let failed = StoreFailed { what: "a promise", reason: error.to_string() };
+            node.fail(failed.to_string());
+            failed
+        })
+    }
+
+    /// What this node promised, while it is in force. The start of the process counts as a promise if there ever was one.
+    pub fn stands_back(&self, now: BootTime) -> Option<StandingBack> {
+        self.node().promises.in_force(now)
+    }
+
+    /// This node's guard was found armed for this epoch, or not armed at all (zero). Before this is told, nothing is
+    /// promised.
+    pub fn guard_was_armed_for(&self, epoch: Epoch) {
+        self.node().promises.armed_for(epoch);
     }
 
     /// Makes durable that this node gave up all epochs up to this one.

@@ -1,7 +1,7 @@
 //! What the parts of a running group share, and the tasks that they own.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
@@ -13,11 +13,12 @@ use super::founder::Founder;
 use super::identity::GroupIdentity;
 use super::lease_voter::LeaseVoter;
 use super::marks::Marks;
+use super::promises::Promises;
 use super::reports::Reports;
 use super::view::{GroupConfig, GroupView, Phase, StartError, Timing};
 use crate::clock;
 use crate::lease::BootTime;
-use crate::model::{MemberId, MemberKind};
+use crate::model::{Epoch, MemberId, MemberKind};
 use crate::network::{Peers, Route, Shared, Target};
 use crate::state_machine::Applied;
 use crate::store::Store;
@@ -45,6 +46,9 @@ pub(crate) struct Node {
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) view: watch::Sender<Arc<GroupView>>,
     pub(crate) voter: Arc<LeaseVoter>,
+    pub(crate) promises: Promises,
+    /// The epoch of the record when this process began to take part: an earlier one may have made proposals for it.
+    pub(crate) known_at_start: OnceLock<Epoch>,
     pub(crate) reports: Reports,
     pub(crate) founder: Founder,
     /// One newcomer is decided on at a time.
@@ -87,6 +91,7 @@ impl Node {
             raft: super::view::RaftView::default(),
         };
         let voter = Arc::new(LeaseVoter::new(id, store.clone(), applied.clone()));
+        let promises = Promises::new(id, store.clone(), applied.clone());
         Arc::new(Self {
             id,
             config,
@@ -99,6 +104,8 @@ impl Node {
             phase: watch::Sender::new(phase),
             view: watch::Sender::new(Arc::new(view)),
             voter,
+            promises,
+            known_at_start: OnceLock::new(),
             reports: Reports::default(),
             founder,
             admission: tokio::sync::Mutex::default(),

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::arithmetic::{self, BootTime};
-use super::message::{Renewal, RenewalAnswer, RenewalVerdict};
-use crate::model::{Epoch, Incarnation, Lease, MemberId, Session};
+use super::failsafe::{Failsafe, FailsafeFacts};
+use super::message::{FailsafeQuestion, Renewal, RenewalAnswer, RenewalVerdict};
+use crate::model::{ClusterState, Epoch, Incarnation, Lease, MemberId, Session};
 
 /// Rounds whose answers may still arrive; older ones are forgotten.
 const ROUNDS_KEPT: usize = 16;
@@ -27,9 +28,14 @@ pub struct Holder {
     licence: Option<Licence>,
     /// The epoch of which a minority of voters answered that it is closed.
     disputed: Option<Epoch>,
+    /// No round that was sent before then is the first of its epoch to win: this member promised so.
+    stands_back_until: BootTime,
+    /// The epoch for which the guard was armed when this life began: its first renewal was won by an earlier one.
+    armed: Epoch,
+    failsafe: Failsafe,
 }
 
-/// A right to write, proved by a majority of the voters.
+/// A right to write, proved by a majority of the voters, or extended by promises ([`Holder::ask_members`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Licence {
     /// Under which epoch.
@@ -62,6 +68,9 @@ impl Holder {
             rounds: Vec::new(),
             licence: None,
             disputed: None,
+            stands_back_until: BootTime::default(),
+            armed: Epoch(0),
+            failsafe: Failsafe::new(),
         }
     }
 
@@ -69,8 +78,7 @@ impl Holder {
     /// The caller sends the renewal to every voter of the record, itself included.
     pub fn begin_round(&mut self, lease: &Lease, now: BootTime) -> Option<Renewal> {
         let tenure = lease.tenure.as_ref()?;
-        let acts = tenure.holder == self.me && tenure.session == self.session && lease.epoch > self.given_up;
-        if !acts {
+        if !self.acts(lease) {
             return None;
         }
         self.last_round += 1;
@@ -94,6 +102,13 @@ impl Holder {
         })
     }
 
+    /// Does the record give the lease to this life of the guard, in an epoch which was not given up?
+    fn acts(&self, lease: &Lease) -> bool {
+        let is_mine =
+            |tenure: &crate::model::Tenure| tenure.holder == self.me && tenure.session == self.session;
+        lease.tenure.as_ref().is_some_and(is_mine) && lease.epoch > self.given_up
+    }
+
     /// Counts an answer. Returns the licence when it got better by it.
     pub fn count(&mut self, from: MemberId, answer: &RenewalAnswer) -> Option<Licence> {
         if answer.incarnation != self.incarnation || answer.epoch <= self.given_up {
@@ -103,11 +118,14 @@ impl Holder {
             RenewalVerdict::Acknowledged => {}
             RenewalVerdict::Closed => {
                 self.disputed = self.disputed.max(Some(answer.epoch));
+                self.failsafe.refuse(answer.epoch);
                 return None;
             }
-            RenewalVerdict::Superseded { .. } | RenewalVerdict::Behind | RenewalVerdict::NotAVoter => {
+            RenewalVerdict::Superseded { .. } => {
+                self.failsafe.refuse(answer.epoch);
                 return None;
             }
+            RenewalVerdict::Behind | RenewalVerdict::NotAVoter => return None,
         }
         let round = self
             .rounds
@@ -123,6 +141,15 @@ impl Holder {
             deadline: arithmetic::deadline(round.sent, round.ttl),
             sent: round.sent,
         };
+        let is_first = self.armed != won.epoch && self.licence.is_none_or(|old| old.epoch != won.epoch);
+        if is_first && won.sent < self.stands_back_until {
+            return None;
+        }
+        self.failsafe.won_by_majority(won);
+        self.improve(won)
+    }
+
+    fn improve(&mut self, won: Licence) -> Option<Licence> {
         let better = self.licence.is_none_or(|old| (won.epoch, won.deadline) > (old.epoch, old.deadline));
         better.then(|| {
             self.licence = Some(won);
@@ -159,5 +186,64 @@ impl Holder {
         if self.licence.is_some_and(|licence| licence.epoch <= epoch) {
             self.licence = None;
         }
+        self.failsafe.give_up(epoch);
+    }
+
+    /// This member promised to stand back until then. To be told before each [`Holder::count`].
+    pub fn stand_back(&mut self, until: BootTime) {
+        self.stands_back_until = self.stands_back_until.max(until);
+    }
+
+    /// The guard was armed for this epoch when this life of the daemon found it.
+    pub fn armed_for(&mut self, epoch: Epoch) {
+        self.armed = epoch;
+    }
+
+    /// The epoch of the record when this life of the daemon began to take part. Before it is told, no member is asked.
+    pub fn know_at_start(&mut self, epoch: Epoch) {
+        self.failsafe.know_at_start(epoch);
+    }
+
+    /// Failsafe: when no majority answers and nobody refused, the question to every other member of the list. With
+    /// nobody else in the list there is no question, but the licence at once.
+    pub fn ask_members(
+        &mut self,
+        state: &ClusterState,
+        now: BootTime,
+    ) -> (Vec<FailsafeQuestion>, Option<Licence>) {
+        let group = state.group.filter(|_| self.acts(&state.lease));
+        let begun = group.and_then(|group| Some((group, self.failsafe.begin(self.me, state, now)?)));
+        let Some((group, (round, members))) = begun else { return (Vec::new(), None) };
+        let (holder, session, incarnation) = (self.me, self.session, self.incarnation);
+        let epoch = state.lease.epoch;
+        let request = |member| FailsafeQuestion { group, member, holder, epoch, session, incarnation, round };
+        let requests = members.into_iter().map(request).collect();
+        let licence = self.failsafe.complete().and_then(|won| self.improve(won));
+        (requests, licence)
+    }
+
+    /// Counts a promise. Returns the licence when it got better by it.
+    pub fn count_promise(&mut self, request: &FailsafeQuestion) -> Option<Licence> {
+        if request.incarnation != self.incarnation || request.epoch <= self.given_up {
+            return None;
+        }
+        let won = self.failsafe.count(request.member, request.round)?;
+        self.improve(won)
+    }
+
+    /// A member did not promise: the question is void, and may be asked anew.
+    pub fn count_no_promise(&mut self, request: &FailsafeQuestion) {
+        self.failsafe.fail(request.round);
+    }
+
+    /// Failsafe: may a change of the list be proposed? From then on it counts as done and as not done, so that this is
+    /// to be called before each proposal. Only while the licence rests on a majority.
+    pub fn propose_failsafe(&mut self, epoch: Epoch, members: Option<&BTreeSet<MemberId>>) -> bool {
+        self.failsafe.propose(self.licence, epoch, members)
+    }
+
+    /// What is known of failsafe.
+    pub fn failsafe(&self) -> FailsafeFacts {
+        self.failsafe.facts(self.licence)
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Epoch, Incarnation, MemberId, Session};
+use crate::model::{Epoch, GroupId, Incarnation, MemberId, Session};
 
 /// "Do you still acknowledge me?" The holder asks every voter, each round.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,4 +82,69 @@ pub enum CloseVerdict {
     },
     /// It is no voter.
     NotAVoter,
+}
+
+/// "Will you stand back for me?" The holder asks every other member of the failsafe list when no majority of the voters
+/// answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailsafeQuestion {
+    /// The holder's group.
+    pub group: GroupId,
+    /// Who is asked: another one that listens at its address promises nothing.
+    pub member: MemberId,
+    /// Who asks.
+    pub holder: MemberId,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// The life of its guard.
+    pub session: Session,
+    /// The life of its daemon; answers to an earlier one are not counted.
+    pub incarnation: Incarnation,
+    /// The number of the question in this life.
+    pub round: u64,
+}
+
+/// Why a member does not stand back. All but [`FailsafeRefusal::Unready`] hold until a record changes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FailsafeRefusal {
+    /// The holder belongs to another group.
+    #[error("this member belongs to another group ({own})")]
+    OtherGroup {
+        /// The group of this member.
+        own: GroupId,
+    },
+    /// Another member listens here.
+    #[error("member {me} listens here, not member {asked}")]
+    OtherMember {
+        /// Who listens.
+        me: MemberId,
+        /// Who was asked.
+        asked: MemberId,
+    },
+    /// There is no failsafe list.
+    #[error("failsafe mode is off")]
+    Off,
+    /// It is not in the list.
+    #[error("this member is not in the failsafe list")]
+    NotListed,
+    /// It knows of, or has acted under, another epoch: a refusal.
+    #[error(
+        "this member knows of epoch {known}, in which the asking life of the holder does not hold the lease"
+    )]
+    Superseded {
+        /// The epoch that it knows.
+        known: Epoch,
+    },
+    /// Its applied record is older than the epoch of the question.
+    #[error("this member knows of epoch {known} only, and has not applied the epoch of the question yet")]
+    Behind {
+        /// The epoch that it knows.
+        known: Epoch,
+    },
+    /// The epoch is pinned: there is no deadline.
+    #[error("the epoch is pinned: nothing needs to be promised")]
+    Pinned,
+    /// It has not seen yet whether its own guard was armed.
+    #[error("this member has not looked at its own guard yet")]
+    Unready,
 }

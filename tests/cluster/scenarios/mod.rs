@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod crash;
+mod failsafe;
 mod network;
 mod pause;
 mod planned;

@@ -127,6 +127,7 @@ impl Node {
                     .closes
                     .as_ref()
                     .map(|(closes, at)| Closes { age: clock.since(*at), ..closes.clone() }),
+                ..LeaseFacts::default()
             },
             guard: guard.map_or_else(
                 || Fact::Unknown("no guard".to_owned()),
@@ -278,6 +279,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
         primary_start_timeout: Duration::from_secs(20),
         primary_health_timeout: Duration::from_secs(10),
         pause: false,
+        failsafe: false,
         sync: SyncPolicy { mode, strict, node_count, fast_failover, ..SyncPolicy::default() },
         use_pg_rewind: true,
         use_slots: false,
