@@ -65,6 +65,7 @@ async fn takes_part(node: &Node, kind: Kind) -> Result<(), Status> {
         | Kind::TransferLeader
         | Kind::Renew
         | Kind::Close
+        | Kind::Quiet
         | Kind::Propose
         | Kind::Read => !node.marks.is_trusted_within(TRUST_LIMIT).await,
         Kind::Report | Kind::Probe | Kind::Promise | Kind::Join | Kind::Members | Kind::Invite => {
@@ -151,6 +152,10 @@ async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<byt
         Kind::Close => {
             let request: CloseRequest = decode(payload)?;
             reply(node.voter.close(&request).await.map_err(|error| store_failed(node, &error)))
+        }
+        Kind::Quiet => {
+            let quiet = node.voter.quiet_for(clock::now());
+            reply(Ok(u64::try_from(quiet.as_millis()).unwrap_or(u64::MAX)))
         }
         Kind::Propose => {
             let command: Command = decode(payload)?;

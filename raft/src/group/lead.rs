@@ -1,5 +1,5 @@
 //! What the Raft leader does for the group: it proposes the founding, brings the Raft membership step by step to what
-//! the state asks for, and prefers to lead on another node than the lease holder's.
+//! the state asks for, and prefers to lead on another node than the lease holder's, and on one that reaches the holder.
 //!
 //! Each step has a limit of its own: the consensus library would wait for an unreachable member without end.
 
@@ -17,6 +17,7 @@ use crate::clock;
 use crate::lease::BootTime;
 use crate::membership::{RaftMembershipView, Step, next_step};
 use crate::model::{Command, MemberId, MemberKind, Outcome};
+use crate::network::Kind;
 use crate::types::PeerNode;
 
 /// How often the Raft leader looks whether something is to be done.
@@ -32,6 +33,13 @@ const TRANSFER_PAUSE: Duration = Duration::from_secs(30);
 /// A leader must have led so long before it goes: a young cluster has better things to do.
 const TRANSFER_AFTER: Duration = Duration::from_secs(3);
 
+/// A lease holder that has not answered the Raft leader in so many looks may be heard by somebody else.
+const HOLDER_SILENT_LOOKS: u32 = 5;
+/// A voter that has heard the holder within this time hears it: renewals come once a second at least.
+const HEARS_THE_HOLDER: Duration = Duration::from_millis(1500);
+/// How long a voter may take to say so.
+const HEARS_LIMIT: Duration = Duration::from_millis(300);
+
 /// Works while this node leads; sleeps while it does not.
 pub(crate) async fn run(node: Arc<Node>) {
     let mut view = node.view.subscribe();
@@ -44,6 +52,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         let mut silent = BTreeMap::new();
         while node.leads() {
             tell_who_is_silent(&node, &mut silent);
+            lead_where_the_holder_is_heard(&node, &silent, &mut calm_since).await;
             match next(&node) {
                 Some(step) => {
                     if last.as_ref() != Some(&step) {
@@ -191,8 +200,39 @@ async fn prefer_another_node(node: &Arc<Node>, calm_since: &mut BootTime) {
     *calm_since = clock::now().after(TRANSFER_PAUSE);
 }
 
+/// Hands Raft's leadership to a voter that hears the lease holder while this node and the holder do not reach each
+/// other. The holder renews its lease with the others and goes on; but what it proposes, such as another synchronous
+/// standby, goes through the Raft leader, and what is agreed on comes from it.
+async fn lead_where_the_holder_is_heard(
+    node: &Arc<Node>,
+    silent: &BTreeMap<MemberId, u32>,
+    calm_since: &mut BootTime,
+) {
+    let Some(holder) = node.applied.borrow().state.lease.holder() else { return };
+    let looks = silent.get(&holder).copied().unwrap_or(0);
+    if looks < HOLDER_SILENT_LOOKS || clock::now() < *calm_since {
+        return;
+    }
+    for to in successors(node) {
+        let Some(target) = node.target(to) else { continue };
+        let group = node.identity.group();
+        let quiet_ms: Result<u64, _> = node.peers.call(&target, group, Kind::Quiet, &(), HEARS_LIMIT).await;
+        if quiet_ms.is_ok_and(|quiet_ms| Duration::from_millis(quiet_ms) <= HEARS_THE_HOLDER) {
+            tracing::info!("Raft is led by {to} from now on, which hears the lease's holder {holder}");
+            transfer(node, to).await;
+            *calm_since = clock::now().after(TRANSFER_PAUSE);
+            return;
+        }
+    }
+}
+
 /// Who could lead at once: a witness rather than a data member.
 pub(crate) fn successor(node: &Node) -> Option<MemberId> {
+    successors(node).first().copied()
+}
+
+/// All who could lead at once, the best one first.
+fn successors(node: &Node) -> Vec<MemberId> {
     let view = node.membership_view();
     let state = node.applied.borrow().state.clone();
     let able = view.voters.iter().filter(|id| {
@@ -202,7 +242,9 @@ pub(crate) fn successor(node: &Node) -> Option<MemberId> {
             && !state.leaving.contains(id)
     });
     let is_data = |id: &MemberId| state.members.get(id).is_none_or(|member| member.kind == MemberKind::Data);
-    able.copied().min_by_key(|id| (is_data(id), *id))
+    let mut able: Vec<MemberId> = able.copied().collect();
+    able.sort_by_key(|id| (is_data(id), *id));
+    able
 }
 
 /// Hands Raft's leadership over, if it goes.

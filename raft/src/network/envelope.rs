@@ -101,6 +101,8 @@ kinds! {
     Renew = 10,
     /// Lease: a close, or the question.
     Close = 11,
+    /// Lease: for how many milliseconds have you heard no holder?
+    Quiet = 12,
     /// To the Raft leader: a proposal.
     Propose = 20,
     /// To the Raft leader: a linearizable read.
