@@ -222,7 +222,14 @@ fn with_a_licence(o: &Observation) -> Decision {
         DataDir::Initialised { has_standby_signal, .. } => match o.postgres.process.of_any_age() {
             Some(Process::Stopped) => stopped(o, *has_standby_signal),
             Some(Process::Running { .. }) => running(o),
-            Some(Process::Ending) | None => Decision::new(
+            None => Decision::new(
+                State::Starting,
+                Rule::RestartInPlace,
+                "it is not known whether PostgreSQL runs: the guard has not shown itself yet",
+                SOON,
+            )
+            .wait("the guard"),
+            Some(Process::Ending) => Decision::new(
                 State::Starting,
                 Rule::RestartInPlace,
                 "PostgreSQL has ended, but processes of it are left",
