@@ -219,6 +219,7 @@ fn nothing_known(why: &str) -> PostgresFacts {
         sync_configured: SyncNames::Own,
         sync_in_use: None,
         left_stream: BTreeMap::new(),
+        stalled_stream: BTreeMap::new(),
         fenced: Epoch(u64::MAX),
         health: Health::default(),
     }

@@ -176,6 +176,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 sync_configured: crate::ha::SyncNames::Own,
                 sync_in_use: None,
                 left_stream: BTreeMap::new(),
+                stalled_stream: BTreeMap::new(),
                 fenced: Epoch(0),
                 health: Health::default(),
             },

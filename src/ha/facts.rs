@@ -223,6 +223,8 @@ pub struct PostgresFacts {
     pub sync_in_use: Option<SyncInUse>,
     /// Names that streamed from this server and do so no more, and for how long.
     pub left_stream: BTreeMap<String, Duration>,
+    /// Names that stream from this server and lack what it has written, and for how long they have flushed nothing.
+    pub stalled_stream: BTreeMap<String, Duration>,
     /// Up to this epoch this standby follows nobody; durable.
     pub fenced: Epoch,
     /// What the probes say.

@@ -32,6 +32,10 @@ const STREAM_MAY_COME_BACK: Duration = Duration::from_secs(2);
 /// retry a broken connection only after its `wal_retrieve_retry_interval`.
 const RUNNING_STANDBY_COMES_BACK: Duration = Duration::from_secs(6);
 
+/// A synchronous standby that flushes nothing for so long though there is more keeps commits waiting: its connection or
+/// its disk hangs. It makes room for another one, if there are enough which get on.
+const STANDBY_STALLS: Duration = Duration::from_secs(4);
+
 /// One step. Performed by the holder; then looked at again.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
@@ -287,6 +291,11 @@ fn standbys(o: &Observation, server: &Server) -> Vec<Standby> {
     let best = found.iter().map(|standby| standby.lsn).max().unwrap_or_default();
     let limit = o.policy.sync.maximum_lag;
     found.retain(|standby| limit.is_none_or(|limit| best.bytes_after(standby.lsn) <= limit));
+    let stalled = |name: &MemberName| o.postgres.stalled_stream.get(name.as_str());
+    let gets_on = |standby: &Standby| stalled(&standby.name).is_none_or(|time| *time < STANDBY_STALLS);
+    if found.iter().filter(|standby| gets_on(standby)).count() >= o.policy.sync.node_count {
+        found.retain(gets_on);
+    }
     found
 }
 

@@ -238,6 +238,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             sync_configured: SyncNames::Own,
             sync_in_use: None,
             left_stream: BTreeMap::new(),
+            stalled_stream: BTreeMap::new(),
             fenced: Epoch(0),
             health: Health::default(),
         },
@@ -602,6 +603,10 @@ impl Script {
         if let Some(left) = args.take_key("left") {
             let (name, ago) = left.split_once(':').ok_or("left=NAME:MS")?;
             self.o.postgres.left_stream.insert(name.to_owned(), ms(ago)?);
+        }
+        if let Some(stalled) = args.take_key("stalled") {
+            let (name, ago) = stalled.split_once(':').ok_or("stalled=NAME:MS")?;
+            self.o.postgres.stalled_stream.insert(name.to_owned(), ms(ago)?);
         }
         Ok(())
     }

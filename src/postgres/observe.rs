@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgherd_raft::clock;
 use pgherd_raft::lease::BootTime;
-use pgherd_raft::model::{Epoch, TimelineId};
+use pgherd_raft::model::{Epoch, Lsn, TimelineId};
 use tokio::time::timeout;
 
 use super::control_data;
@@ -50,6 +50,7 @@ pub(super) struct Cache {
     last_asked: Option<(u32, bool)>,
     pub(super) sync_use: Option<SyncUse>,
     pub(super) streamed_at: BTreeMap<String, BootTime>,
+    pub(super) stalled_at: BTreeMap<String, (Lsn, BootTime)>,
     /// The postmaster which is a primary.
     pub(super) primary_pid: Option<u32>,
 }
@@ -98,12 +99,12 @@ impl Postgres {
         let is_standby = matches!(files.data_dir, DataDir::Initialised { has_standby_signal: true, .. });
         let in_force = server.of_any_age().map(|answered| answered.primary_conninfo.clone());
         let as_written = in_force.is_none() || in_force == files.conninfo;
-        let (sync_in_use, left_stream) = match (&process, server.of_any_age()) {
+        let (sync_in_use, left_stream, stalled_stream) = match (&process, server.of_any_age()) {
             (Fact::Known { value: Process::Running { pid, .. }, .. }, Some(answered)) => {
                 let left_stream = self.note_streams(*pid, answered, &files.sync);
-                (self.note_sync(*pid, answered, &files.sync), left_stream)
+                (self.note_sync(*pid, answered, &files.sync), left_stream, self.note_stalls(answered))
             }
-            _ => (None, BTreeMap::new()),
+            _ => (None, BTreeMap::new(), BTreeMap::new()),
         };
         PostgresFacts {
             data_dir: files.data_dir,
@@ -112,6 +113,7 @@ impl Postgres {
             configured_upstream: files.upstream.filter(|_| is_standby && as_written),
             sync_in_use,
             left_stream,
+            stalled_stream,
             sync_configured: files.sync,
             fenced: files.fenced,
             server: map(server, |answered| answered.server),

@@ -108,6 +108,22 @@ impl Postgres {
         });
     }
 
+    /// Who streams from this server and does not get on though there is more, and for how long.
+    pub(super) fn note_stalls(&self, answered: &Answered) -> BTreeMap<String, Duration> {
+        let (now, written) = (clock::now(), answered.server.position.lsn);
+        let mut cache = self.cache();
+        let mut stalls = BTreeMap::new();
+        let senders = answered.server.senders.iter().filter(|sender| sender.state == "streaming");
+        for sender in senders.take(MOST_NAMES) {
+            let Some(flushed) = sender.flushed.filter(|flushed| *flushed < written) else { continue };
+            let name = &sender.application_name;
+            let before = cache.stalled_at.get(name).filter(|(stuck, _)| *stuck == flushed);
+            stalls.insert(name.clone(), before.copied().unwrap_or((flushed, now)));
+        }
+        cache.stalled_at.clone_from(&stalls);
+        stalls.into_iter().map(|(name, (_, since))| (name, now.since(since))).collect()
+    }
+
     /// Who streamed from this server and does so no more, and for how long. Those whom a new primary waits for count as
     /// if they had streamed until its beginning.
     pub(super) fn note_streams(

@@ -205,6 +205,7 @@ impl Node {
             sync_configured: data.sync_names.clone(),
             sync_in_use: sync.in_use,
             left_stream: sync.left_stream,
+            stalled_stream: BTreeMap::new(),
             fenced: self.fenced,
             health: Health::default(),
         }
