@@ -7,12 +7,35 @@
 mod harness;
 mod scenarios;
 
+use std::sync::{PoisonError, RwLock};
+
 use anyhow::Result;
 
 use harness::cluster::{Cluster, Plan};
+use harness::network::{Apart, apart};
+
+/// Scenarios run beside each other, except for those which take the machine for themselves.
+static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Runs a scenario on a prepared cluster; when it fails, says why, shows the logs and keeps the files.
 fn run(plan: Result<Plan>, scenario: impl AsyncFnOnce(&mut Cluster) -> Result<()>) {
+    let _beside_others = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    play(plan, scenario);
+}
+
+/// The same while no other scenario runs.
+fn run_alone(plan: Result<Plan>, scenario: impl AsyncFnOnce(&mut Cluster) -> Result<()>) {
+    let _alone = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+    play(plan, scenario);
+}
+
+/// Runs a test in namespaces of its own, beside others.
+fn run_apart(test: &str) -> Apart {
+    let _beside_others = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    apart(test).expect("the test in namespaces of its own")
+}
+
+fn play(plan: Result<Plan>, scenario: impl AsyncFnOnce(&mut Cluster) -> Result<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

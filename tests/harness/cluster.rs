@@ -9,7 +9,9 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::process::Command;
 
+use super::network::Network;
 use super::node::{Common, Kind, Node, PASSWORD, Ports, SUPERUSER};
+use super::ports::Place;
 use super::proxy::Links;
 use super::tools::Tools;
 use super::user::User;
@@ -34,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) ttl: u32,
     /// A proxy in front of every peers' port, for faults of the network.
     pub(crate) has_links: bool,
+    /// Each node in a network namespace of its own; this process must be in one that it may change.
+    pub(crate) has_network: bool,
     /// More lines of `bootstrap.dcs`, such as `synchronous_mode: quorum`.
     pub(crate) settings: Vec<String>,
 }
@@ -50,6 +54,7 @@ impl Plan {
             witnesses: 0,
             ttl: 5,
             has_links: false,
+            has_network: false,
             settings: Vec::new(),
         })
     }
@@ -65,6 +70,11 @@ impl Plan {
 
     pub(crate) fn with_links(mut self) -> Self {
         self.has_links = true;
+        self
+    }
+
+    pub(crate) fn with_network(mut self) -> Self {
+        self.has_network = true;
         self
     }
 
@@ -88,6 +98,7 @@ pub(crate) struct Cluster {
     pub(crate) user: Option<User>,
     pub(crate) common: Common,
     links: Option<Links>,
+    network: Option<Network>,
     directory: TempDir,
 }
 
@@ -127,6 +138,7 @@ impl Cluster {
             }
             nodes.push(Node::new(&name, Kind::Witness, ports, directory.path(), user.as_ref())?);
         }
+        let network = if plan.has_network { Some(Network::build(&mut nodes)?) } else { None };
         let common = Common {
             scope: plan.scope.clone(),
             raft_addrs: nodes.iter().map(Node::raft_addr).collect(),
@@ -137,7 +149,7 @@ impl Cluster {
         for node in &nodes {
             node.configure(&common)?;
         }
-        let cluster = Self { nodes, tools, user, common, links: None, directory };
+        let cluster = Self { nodes, tools, user, common, links: None, network, directory };
         cluster.write_ctl_config()?;
         Ok(cluster)
     }
@@ -176,6 +188,32 @@ impl Cluster {
     /// The network between the daemons.
     pub(crate) fn links(&self) -> Result<&Links> {
         self.links.as_ref().context("a plan without links")
+    }
+
+    /// Nothing of what `from` sends reaches `to`; the other direction is left as it is. Without namespaces this holds
+    /// for the peers' ports only.
+    pub(crate) fn cut(&mut self, from: usize, to: usize) -> Result<()> {
+        match (&mut self.network, &self.links) {
+            (Some(network), _) => network.cut(from, to),
+            (None, Some(links)) => {
+                links.cut(from, to);
+                Ok(())
+            }
+            (None, None) => bail!("a plan without network and links"),
+        }
+    }
+
+    /// The networks of this cluster's nodes, which are namespaces.
+    pub(crate) fn network(&mut self) -> Result<&mut Network> {
+        self.network.as_mut().context("a plan without a network")
+    }
+
+    /// Everything that was cut works again.
+    pub(crate) fn heal(&mut self) -> Result<()> {
+        if let Some(links) = &self.links {
+            links.heal();
+        }
+        self.network.as_mut().map_or(Ok(()), Network::heal)
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -313,7 +351,7 @@ impl Cluster {
     }
 
     async fn document_of(&self, index: usize) -> Result<serde_json::Value> {
-        rest::get(self.node(index)?.ports.rest, "/cluster").await?.json()
+        rest::get(self.node(index)?.ports.rest_at(), "/cluster").await?.json()
     }
 
     fn rows_in(document: &serde_json::Value) -> Vec<Row> {
@@ -366,7 +404,7 @@ impl Cluster {
 
     fn write_ctl_config(&self) -> Result<()> {
         let apis: String =
-            self.data_nodes().map(|(_, node)| format!("  - 127.0.0.1:{}\n", node.ports.rest)).collect();
+            self.data_nodes().map(|(_, node)| format!("  - {}\n", node.ports.rest_at())).collect();
         let rafts: String = self.nodes.iter().map(|node| format!("  - {}\n", node.raft_addr())).collect();
         let text = format!(
             "scope: {}\nctl:\n  restapi_addrs:\n{apis}raft:\n  partner_addrs:\n{rafts}",
@@ -396,11 +434,11 @@ impl Cluster {
     }
 
     /// How a client reaches a port of this cluster.
-    pub(crate) fn client(port: u16) -> tokio_postgres::Config {
+    pub(crate) fn client(at: Place) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
         config
-            .host("127.0.0.1")
-            .port(port)
+            .host(at.host.to_string())
+            .port(at.port)
             .user(SUPERUSER)
             .password(PASSWORD)
             .dbname("postgres")

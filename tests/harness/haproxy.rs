@@ -76,8 +76,10 @@ fn config(cluster: &Cluster, read_write: u16, read_only: u16) -> String {
         .data_nodes()
         .map(|(_, node)| {
             format!(
-                "    server {} 127.0.0.1:{} check port {}\n",
-                node.name, node.ports.postgresql, node.ports.rest
+                "    server {} {} check port {}\n",
+                node.name,
+                node.ports.postgresql_at(),
+                node.ports.rest
             )
         })
         .collect();

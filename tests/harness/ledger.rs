@@ -67,6 +67,11 @@ impl Ledger {
         })
     }
 
+    /// When the last acknowledgement of a route came.
+    pub(crate) fn last(&self, route: Route) -> Option<Instant> {
+        self.with(|book| book.acknowledged.get(&route)?.last().map(|write| write.at))
+    }
+
     /// The longest time between two acknowledgements of a route, of which the later came after this moment: a gap
     /// that a fault makes begins with the last acknowledgement before it.
     pub(crate) fn longest_gap_since(&self, route: Route, moment: Instant) -> Duration {

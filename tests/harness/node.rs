@@ -1,14 +1,17 @@
 //! One node: its directory, its configuration in Patroni's YAML, its daemon.
 
+use std::ffi::OsString;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
 
+use super::ports::Place;
 use super::tools::Tools;
 use super::user::User;
 use super::{clock, ports, processes, rest, wait};
@@ -34,6 +37,8 @@ pub(crate) enum Kind {
 /// The ports of a node.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ports {
+    /// The loopback address, unless the node has a network of its own.
+    pub(crate) host: Ipv4Addr,
     pub(crate) postgresql: u16,
     pub(crate) rest: u16,
     /// Where the others reach the peers' port.
@@ -44,11 +49,21 @@ pub(crate) struct Ports {
 
 impl Ports {
     pub(crate) fn new(postgresql: u16, rest: u16, raft: u16) -> Self {
-        Self { postgresql, rest, raft, raft_bind: raft }
+        Self { host: Ipv4Addr::LOCALHOST, postgresql, rest, raft, raft_bind: raft }
     }
 
     pub(crate) fn any() -> Result<Self> {
         Ok(Self::new(ports::free()?, ports::free()?, ports::free()?))
+    }
+
+    /// Where clients reach PostgreSQL.
+    pub(crate) fn postgresql_at(&self) -> Place {
+        Place { host: self.host, port: self.postgresql }
+    }
+
+    /// Where the REST API is.
+    pub(crate) fn rest_at(&self) -> Place {
+        Place { host: self.host, port: self.rest }
     }
 }
 
@@ -62,6 +77,10 @@ pub(crate) struct Node {
     pub(crate) directory: PathBuf,
     /// The data directory is below this one, on a disk of its own.
     pub(crate) disk: Option<PathBuf>,
+    /// The network namespace in which it lives.
+    pub(crate) namespace: Option<PathBuf>,
+    /// More environment of the daemon.
+    pub(crate) environment: Vec<(OsString, OsString)>,
     daemon: Option<Child>,
 }
 
@@ -91,11 +110,20 @@ impl Node {
         if let Some(user) = user {
             user.give(&directory)?;
         }
-        Ok(Self { name: name.to_owned(), kind, ports, directory, disk: None, daemon: None })
+        Ok(Self {
+            name: name.to_owned(),
+            kind,
+            ports,
+            directory,
+            disk: None,
+            namespace: None,
+            environment: Vec::new(),
+            daemon: None,
+        })
     }
 
     pub(crate) fn raft_addr(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.raft)
+        format!("{}:{}", self.ports.host, self.ports.raft)
     }
 
     pub(crate) fn config_path(&self) -> PathBuf {
@@ -160,9 +188,10 @@ impl Node {
         let bind = if self.ports.raft_bind == self.ports.raft {
             String::new()
         } else {
-            format!("  bind_addr: 127.0.0.1:{}\n", self.ports.raft_bind)
+            format!("  bind_addr: {}:{}\n", self.ports.host, self.ports.raft_bind)
         };
-        format!("raft:\n  self_addr: {mine}\n{bind}  data_dir: {}\n{partners}", directory.display())
+        let insecure = if self.ports.host.is_loopback() { "" } else { "  insecure: true\n" };
+        format!("raft:\n  self_addr: {mine}\n{insecure}{bind}  data_dir: {}\n{partners}", directory.display())
     }
 
     fn witness_config(&self, common: &Common) -> String {
@@ -170,14 +199,15 @@ impl Node {
     }
 
     fn data_config(&self, common: &Common) -> String {
-        let Ports { postgresql, rest, .. } = self.ports;
+        let Ports { host, postgresql, rest, .. } = self.ports;
+        let clients = if host.is_loopback() { "127.0.0.1/32" } else { super::network::CLIENTS };
         let directory = self.directory.display();
         format!(
             "scope: {scope}
 name: {name}
 restapi:
-  listen: 127.0.0.1:{rest}
-  connect_address: 127.0.0.1:{rest}
+  listen: {host}:{rest}
+  connect_address: {host}:{rest}
 {raft}watchdog: {{mode: off}}
 bootstrap:
   dcs:
@@ -193,8 +223,8 @@ bootstrap:
   - auth-host: scram-sha-256
   - auth-local: trust
 postgresql:
-  listen: 127.0.0.1:{postgresql}
-  connect_address: 127.0.0.1:{postgresql}
+  listen: {host}:{postgresql}
+  connect_address: {host}:{postgresql}
   data_dir: {directory}/data
   bin_dir: {bin_dir}
   pgpass: {directory}/pgpass
@@ -208,8 +238,8 @@ postgresql:
     log_min_messages: warning
   pg_hba:
   - local all all trust
-  - host all all 127.0.0.1/32 scram-sha-256
-  - host replication replicator 127.0.0.1/32 scram-sha-256
+  - host all all {clients} scram-sha-256
+  - host replication replicator {clients} scram-sha-256
 ",
             scope = common.scope,
             name = self.name,
@@ -234,7 +264,11 @@ postgresql:
             .append(true)
             .open(self.log_path())
             .with_context(|| format!("opening {}", self.log_path().display()))?;
-        let mut command = Command::new(tools.ours.join(program));
+        let program = tools.ours.join(program);
+        let mut command = match &self.namespace {
+            None => Command::new(&program),
+            Some(namespace) => inside(namespace, user, &program),
+        };
         command
             .arg(self.config_path())
             .current_dir(&self.directory)
@@ -242,15 +276,19 @@ postgresql:
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", &self.directory)
             .env("RUST_BACKTRACE", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             // A terminal's Ctrl-C is for the demo, which stops its nodes itself.
             .process_group(0);
-        if let Some(user) = user {
+        // Only root enters a namespace: nsenter changes the user after that.
+        if let (Some(user), None) = (user, &self.namespace) {
             user.run(&mut command);
         }
-        self.daemon = Some(command.spawn().with_context(|| format!("starting {program} for {}", self.name))?);
+        let child = command.spawn();
+        let what = || format!("starting {} for {}", program.display(), self.name);
+        self.daemon = Some(child.with_context(what)?);
         Ok(())
     }
 
@@ -316,6 +354,33 @@ postgresql:
         processes::signal(self.postmaster_pid()?, Signal::KILL)
     }
 
+    /// SIGSTOP to daemon, guard and PostgreSQL: the machine does nothing any more.
+    pub(crate) fn freeze(&self) -> Result<Vec<i32>> {
+        processes::freeze_all(&self.directory)
+    }
+
+    /// SIGCONT to everything, PostgreSQL first: the worst order.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        processes::thaw_all(&self.directory)
+    }
+
+    /// The guard's process id.
+    pub(crate) fn guard_pid(&self) -> Result<i32> {
+        let daemon = self.daemon_pid();
+        let all = processes::of_node(&self.directory);
+        let guard = all
+            .iter()
+            .find(|it| it.program == "pgherd" && it.command.contains(" guard") && Some(it.pid) != daemon);
+        guard.map(|process| process.pid).with_context(|| format!("{} has no guard", self.name))
+    }
+
+    /// Loses the consensus store of a dead node.
+    pub(crate) fn wipe_store(&self) -> Result<()> {
+        let store = self.directory.join("raft");
+        ensure!(store.exists(), "{} does not exist", store.display());
+        fs::remove_dir_all(&store).with_context(|| format!("removing {}", store.display()))
+    }
+
     pub(crate) fn signal_daemon(&self, signal: Signal) -> Result<()> {
         self.daemon_pid().map_or(Ok(()), |pid| processes::signal(pid, signal))
     }
@@ -352,8 +417,21 @@ postgresql:
 
     /// The status code of a health check; none: no answer.
     pub(crate) async fn health(&self, path: &str) -> Option<u16> {
-        rest::get(self.ports.rest, path).await.ok().map(|answer| answer.status)
+        rest::get(self.ports.rest_at(), path).await.ok().map(|answer| answer.status)
     }
+}
+
+/// The program in a network namespace, as this user.
+fn inside(namespace: &Path, user: Option<&User>, program: &Path) -> Command {
+    let mut command = Command::new("nsenter");
+    let mut net = OsString::from("--net=");
+    net.push(namespace);
+    command.arg(net);
+    if let Some(user) = user {
+        command.args(["--setuid", &user.uid.to_string(), "--setgid", &user.gid.to_string()]);
+    }
+    command.arg("--").arg(program);
+    command
 }
 
 impl Drop for Node {

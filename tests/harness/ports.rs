@@ -1,9 +1,29 @@
 //! Free TCP ports on the loopback address.
 
-use std::net::TcpListener;
+use std::fmt;
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Result, bail};
+
+/// Where something listens; a bare port is one of the loopback address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) host: Ipv4Addr,
+    pub(crate) port: u16,
+}
+
+impl From<u16> for Place {
+    fn from(port: u16) -> Self {
+        Self { host: Ipv4Addr::LOCALHOST, port }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
 
 /// Below the ports which the system gives to outgoing connections: those could take a port between its choice and
 /// its use.

@@ -56,6 +56,36 @@ pub(crate) fn signal(pid: i32, signal: Signal) -> Result<()> {
     }
 }
 
+/// The state letter of a process in /proc; none: it is gone.
+pub(crate) fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// SIGSTOP to everything of a node, until nothing is left that is not stopped.
+pub(crate) fn freeze_all(directory: &Path) -> Result<Vec<i32>> {
+    loop {
+        let all = of_node(directory);
+        let moving: Vec<_> = all.iter().filter(|process| state(process.pid) != Some('T')).collect();
+        if moving.is_empty() {
+            return Ok(all.iter().map(|process| process.pid).collect());
+        }
+        for process in moving {
+            signal(process.pid, Signal::STOP)?;
+        }
+    }
+}
+
+/// SIGCONT to everything of a node, PostgreSQL first.
+pub(crate) fn thaw_all(directory: &Path) -> Result<()> {
+    let mut all = of_node(directory);
+    all.sort_by_key(|process| process.program != "postgres");
+    for process in all {
+        signal(process.pid, Signal::CONT)?;
+    }
+    Ok(())
+}
+
 /// SIGKILL to everything of a node, as when the machine dies: all are stopped first, so that none can answer the end
 /// of another.
 pub(crate) fn kill_all(directory: &Path) -> Result<()> {

@@ -16,12 +16,12 @@ use tokio::task::JoinSet;
 /// How soon a healed link goes on.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Who stands at which end of a link: index of the node that connects, index of the node that is connected to.
-type Link = (usize, usize);
+/// The direction of a flow: index of the node that sends, index of the node that receives.
+type Flow = (usize, usize);
 
 #[derive(Debug, Default)]
 struct Faults {
-    stalled: BTreeSet<Link>,
+    stalled: BTreeSet<Flow>,
     /// The daemons' process ids, to tell whose connection it is.
     daemons: BTreeMap<usize, i32>,
 }
@@ -66,6 +66,11 @@ impl Links {
         });
     }
 
+    /// Stalls what one node sends to another, whoever has opened the connection.
+    pub(crate) fn cut(&self, from: usize, to: usize) {
+        self.with(|faults| faults.stalled.insert((from, to)));
+    }
+
     /// All links work again.
     pub(crate) fn heal(&self) {
         self.with(|faults| faults.stalled.clear());
@@ -82,20 +87,20 @@ async fn serve(listener: TcpListener, public: u16, own: u16, to: usize, faults: 
     }
 }
 
-async fn forward(stream: TcpStream, own: u16, link: Option<Link>, faults: Arc<Mutex<Faults>>) {
+async fn forward(stream: TcpStream, own: u16, link: Option<Flow>, faults: Arc<Mutex<Faults>>) {
     let Ok(inner) = TcpStream::connect(("127.0.0.1", own)).await else { return };
     let (from_outside, to_outside) = stream.into_split();
     let (from_inside, to_inside) = inner.into_split();
     tokio::select! {
         () = copy(from_outside, to_inside, link, &faults) => {}
-        () = copy(from_inside, to_outside, link, &faults) => {}
+        () = copy(from_inside, to_outside, link.map(|(from, to)| (to, from)), &faults) => {}
     }
 }
 
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, link: Option<Link>, faults: &Mutex<Faults>) {
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, flow: Option<Flow>, faults: &Mutex<Faults>) {
     let is_stalled = || {
         let faults = faults.lock().unwrap_or_else(PoisonError::into_inner);
-        link.is_some_and(|link| faults.stalled.contains(&link))
+        flow.is_some_and(|flow| faults.stalled.contains(&flow))
     };
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count) = from.read(&mut buffer).await {

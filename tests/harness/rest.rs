@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::ports::Place;
+
 /// A node which does not answer within this time is treated as not answering.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -22,23 +24,25 @@ impl Answer {
     }
 }
 
-pub(crate) async fn get(port: u16, path: &str) -> Result<Answer> {
-    tokio::time::timeout(PATIENCE, request(port, "GET", path, "")).await.context("no answer in time")?
+pub(crate) async fn get(at: impl Into<Place>, path: &str) -> Result<Answer> {
+    tokio::time::timeout(PATIENCE, request(at.into(), "GET", path, "")).await.context("no answer in time")?
 }
 
 /// A request which may take long, as a switchover does.
-pub(crate) async fn post(port: u16, path: &str, body: &str, limit: Duration) -> Result<Answer> {
-    tokio::time::timeout(limit, request(port, "POST", path, body)).await.context("no answer in time")?
+pub(crate) async fn post(at: impl Into<Place>, path: &str, body: &str, limit: Duration) -> Result<Answer> {
+    tokio::time::timeout(limit, request(at.into(), "POST", path, body)).await.context("no answer in time")?
 }
 
-pub(crate) async fn patch(port: u16, path: &str, body: &str) -> Result<Answer> {
-    tokio::time::timeout(PATIENCE, request(port, "PATCH", path, body)).await.context("no answer in time")?
+/// A change of the settings of the cluster.
+pub(crate) async fn patch(at: impl Into<Place>, path: &str, body: &str) -> Result<Answer> {
+    tokio::time::timeout(PATIENCE, request(at.into(), "PATCH", path, body))
+        .await
+        .context("no answer in time")?
 }
 
-async fn request(port: u16, method: &str, path: &str, body: &str) -> Result<Answer> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    let head =
-        format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: {}\r\n\r\n", body.len());
+async fn request(at: Place, method: &str, path: &str, body: &str) -> Result<Answer> {
+    let mut stream = TcpStream::connect((at.host, at.port)).await?;
+    let head = format!("{method} {path} HTTP/1.0\r\nHost: {at}\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body.as_bytes()).await?;
     let mut raw = Vec::new();

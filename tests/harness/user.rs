@@ -14,8 +14,8 @@ const CANDIDATES: &[&str] = &["postgres", "nobody"];
 #[derive(Clone, Debug)]
 pub(crate) struct User {
     pub(crate) name: String,
-    uid: u32,
-    gid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
 impl User {

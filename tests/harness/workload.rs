@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::cluster::Cluster;
 use super::ledger::{Ledger, Route};
 use super::node::Node;
+use super::ports::Place;
+use super::probe::Probes;
 use super::wait;
 
 /// Between two writes: the resolution of the measured gaps.
@@ -34,31 +36,34 @@ pub(crate) struct Workload {
     routes: Vec<Route>,
     stop: CancellationToken,
     writers: JoinSet<()>,
+    /// Looks for two writers.
+    pub(crate) probes: Option<Probes>,
 }
 
 impl Workload {
     /// Makes the table and starts a direct writer, and one through the proxy if there is one.
     pub(crate) async fn start(cluster: &Cluster, proxy_port: Option<u16>) -> Result<Self> {
         let primary = cluster.wait_for_primary(super::cluster::HEAL_LIMIT).await?;
-        let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql).await?;
+        let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql_at()).await?;
         session.client.batch_execute("CREATE TABLE IF NOT EXISTS ledger (id bigint PRIMARY KEY)").await?;
         let mut workload = Self {
             ledger: Ledger::default(),
             routes: Vec::new(),
             stop: CancellationToken::new(),
             writers: JoinSet::new(),
+            probes: None,
         };
-        let nodes: Vec<u16> = cluster.data_nodes().map(|(_, node)| node.ports.postgresql).collect();
+        let nodes = cluster.data_nodes().map(|(_, node)| node.ports.postgresql_at()).collect();
         workload.add(Route::Direct, nodes);
         if let Some(port) = proxy_port {
-            workload.add(Route::Proxy, vec![port]);
+            workload.add(Route::Proxy, vec![port.into()]);
         }
         workload.wait_until_writing(super::clock::now(), super::cluster::HEAL_LIMIT).await?;
         Ok(workload)
     }
 
-    fn add(&mut self, route: Route, ports: Vec<u16>) {
-        let writer = Writer { route, ports, next_id: self.first_id(), ledger: self.ledger.clone() };
+    fn add(&mut self, route: Route, places: Vec<Place>) {
+        let writer = Writer { route, places, next_id: self.first_id(), ledger: self.ledger.clone() };
         let stop = self.stop.clone();
         self.writers.spawn(async move {
             stop.run_until_cancelled(writer.run()).await;
@@ -103,18 +108,47 @@ impl Workload {
     /// Acknowledged writes which the present primary does not have.
     pub(crate) async fn lost(&self, cluster: &Cluster) -> Result<Vec<i64>> {
         let primary = cluster.wait_for_primary(super::cluster::HEAL_LIMIT).await?;
-        let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql).await?;
+        let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql_at()).await?;
         // What is acknowledged later than this is not asked for: taken before the rows are read.
         let promised = self.ledger.missing_from(&HashSet::new());
         let rows =
             session.client.query("SELECT id FROM ledger", &[]).await.context("reading the ledger table")?;
         let stored: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-        Ok(promised.into_iter().filter(|id| !stored.contains(id)).collect())
+        let mut lost: Vec<i64> = promised.into_iter().filter(|id| !stored.contains(id)).collect();
+        if let Some(probes) = &self.probes {
+            lost.extend(probes.lost(&session).await?);
+        }
+        Ok(lost)
+    }
+
+    /// The same with a probe on every node that looks for two writers.
+    pub(crate) async fn watched(cluster: &Cluster, proxy_port: Option<u16>) -> Result<Self> {
+        let mut workload = Self::start(cluster, proxy_port).await?;
+        workload.probes = Some(Probes::start(cluster).await?);
+        Ok(workload)
+    }
+
+    /// Fails when anything failed on this node since then for clients that wait as long as it takes.
+    pub(crate) fn nothing_failed_on(&self, node: usize, moment: Instant) -> Result<()> {
+        let failed = self.probes.as_ref().context("no probes")?.failures_since(node, moment);
+        ensure!(failed.is_empty(), "failed on node {}: {failed:#?}", node + 1);
+        Ok(())
+    }
+
+    /// Ends the writers, and fails when two nodes ever acknowledged writes at one time.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        self.stop().await;
+        let probes = self.probes.take().context("nobody looked for two writers")?;
+        let findings = probes.findings();
+        super::tell(&findings.to_string());
+        ensure!(findings.acknowledged() > 0, "the probe has seen no write at all");
+        ensure!(findings.two_writers().is_zero(), "two nodes acknowledged writes: {findings}");
+        Ok(())
     }
 
     /// What was acknowledged after this moment and is not stored on this node, the primary.
     pub(crate) async fn lost_since(&self, primary: &Node, moment: Instant) -> Result<HashSet<i64>> {
-        let session = Session::open_patiently(primary.ports.postgresql).await?;
+        let session = Session::open_patiently(primary.ports.postgresql_at()).await?;
         let promised = self.ledger.promised_since(moment);
         let question = "SELECT id FROM ledger WHERE id = ANY ($1)";
         let rows = session.client.query(question, &[&promised]).await.context("reading the ledger table")?;
@@ -137,19 +171,21 @@ pub(crate) struct Session {
 
 impl Session {
     /// For the scenario's own questions: a busy machine is no reason to fail.
-    pub(crate) async fn open_patiently(port: u16) -> Result<Self> {
+    pub(crate) async fn open_patiently(at: impl Into<Place>) -> Result<Self> {
+        let at = at.into();
         wait::until("a connection", super::cluster::HEAL_LIMIT, async || {
-            Self::open(port).await.map_err(|error| format!("{error:#}"))
+            Self::open(at).await.map_err(|error| format!("{error:#}"))
         })
         .await
     }
 
-    pub(crate) async fn open(port: u16) -> Result<Self> {
-        let config = Cluster::client(port);
+    pub(crate) async fn open(at: impl Into<Place>) -> Result<Self> {
+        let at = at.into();
+        let config = Cluster::client(at);
         let (client, connection) = tokio::time::timeout(PATIENCE, config.connect(NoTls))
             .await
             .context("no connection in time")?
-            .with_context(|| format!("connecting to PostgreSQL on port {port}"))?;
+            .with_context(|| format!("connecting to PostgreSQL at {at}"))?;
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // Its error reaches the client's next call.
@@ -161,7 +197,7 @@ impl Session {
 
 struct Writer {
     route: Route,
-    ports: Vec<u16>,
+    places: Vec<Place>,
     next_id: i64,
     ledger: Ledger,
 }
@@ -169,16 +205,16 @@ struct Writer {
 impl Writer {
     async fn run(mut self) {
         loop {
-            for port in self.ports.clone() {
-                self.write_while_possible(port).await;
+            for place in self.places.clone() {
+                self.write_while_possible(place).await;
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 
     /// Writes until something fails. A standby refuses the first write.
-    async fn write_while_possible(&mut self, port: u16) {
-        let Ok(session) = Session::open(port).await else {
+    async fn write_while_possible(&mut self, place: Place) {
+        let Ok(session) = Session::open(place).await else {
             self.ledger.fail(self.route);
             return;
         };
@@ -193,7 +229,7 @@ impl Writer {
             let values: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&id];
             let write = session.client.execute(&insert, &values);
             match tokio::time::timeout(PATIENCE, write).await {
-                Ok(Ok(_)) => self.ledger.acknowledge(self.route, port, id),
+                Ok(Ok(_)) => self.ledger.acknowledge(self.route, place.port, id),
                 Ok(Err(_)) | Err(_) => {
                     self.ledger.fail(self.route);
                     return;

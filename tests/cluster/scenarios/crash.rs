@@ -15,7 +15,7 @@ async fn bring_up(cluster: &mut Cluster) -> Result<(HaProxy, Workload)> {
     cluster.start_all()?;
     cluster.wait_until_whole(BRING_UP_LIMIT).await?;
     let proxy = HaProxy::start_anywhere(cluster).await?;
-    let workload = Workload::start(cluster, Some(proxy.read_write)).await?;
+    let workload = Workload::watched(cluster, Some(proxy.read_write)).await?;
     Ok((proxy, workload))
 }
 
@@ -29,7 +29,7 @@ fn a_lost_primary_node_is_replaced_and_comes_back_as_a_standby() {
         let back = story::return_node(cluster, &workload, old).await?;
         ensure!(back.lost == 0, "{} acknowledged writes were lost when the old node came back", back.lost);
         ensure!(cluster.primary().await? != Some(old), "the returned node became the primary");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -43,7 +43,7 @@ fn a_killed_postmaster_is_restarted_in_place() {
         ensure!(cluster.primary().await? == before, "another node took over though the daemon lived");
         ensure!(outcome.lost == 0, "{} acknowledged writes were lost", outcome.lost);
         ensure!(outcome.direct < Duration::from_secs(10), "nobody could write for {:?}", outcome.direct);
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -65,7 +65,7 @@ fn a_daemon_restarted_within_its_lease_is_not_noticed_by_clients() {
         workload.wait_until_writing(begin + ttl * 2, HEAL_LIMIT).await?;
         ensure!(workload.ledger.failures(Route::Direct) == failures, "a client's connection or write failed");
         ensure!(cluster.node(primary)?.postmaster_pid()? == postmaster, "PostgreSQL was restarted");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -80,7 +80,7 @@ fn a_cluster_whose_nodes_all_died_comes_back_with_everything() {
         cluster.start_all()?;
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }

@@ -85,7 +85,7 @@ fn without_failsafe_mode_writing_ends_with_the_witnesses() {
         let (primary, _) = wait_until_ready(cluster).await?;
         let off = rest::get(cluster.node(primary)?.ports.rest, "/failsafe").await?;
         ensure!(off.status == 502, "{off:?}");
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql).await?;
         let begin = clock::now();
         kill_witnesses(cluster)?;
@@ -96,7 +96,7 @@ fn without_failsafe_mode_writing_ends_with_the_witnesses() {
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         let lost = workload.lost(cluster).await?;
         ensure!(lost.is_empty(), "acknowledged writes were lost: {lost:?}");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -108,7 +108,7 @@ fn a_primary_goes_on_without_its_witnesses_while_the_standby_answers() {
         cluster.start_all()?;
         let (primary, standby) = wait_until_ready(cluster).await?;
         wait_for_the_list(cluster).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let failures = workload.ledger.failures(Route::Direct);
         let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql).await?;
         let begin = clock::now();
@@ -132,7 +132,7 @@ fn a_primary_goes_on_without_its_witnesses_while_the_standby_answers() {
         wait_for_the_flag(cluster, standby, false).await?;
         let lost = workload.lost(cluster).await?;
         ensure!(lost.is_empty(), "acknowledged writes were lost: {lost:?}");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -147,7 +147,7 @@ fn who_stands_back_does_not_take_over_from_an_isolated_primary() {
         cluster.start_all()?;
         let (primary, standby) = wait_until_ready(cluster).await?;
         wait_for_the_list(cluster).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let failures = workload.ledger.failures(Route::Direct);
         let begin = clock::now();
         cluster.links()?.isolate(primary, cluster.nodes.len());
@@ -166,7 +166,7 @@ fn who_stands_back_does_not_take_over_from_an_isolated_primary() {
         cluster.links()?.heal();
         cluster.start_node(primary)?;
         cluster.wait_until_whole(HEAL_LIMIT).await?;
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }

@@ -16,7 +16,7 @@ fn an_isolated_primary_is_silenced_before_another_writes() {
         cluster.start_links().await?;
         cluster.start_all()?;
         let old = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let session = Session::open_patiently(cluster.node(old)?.ports.postgresql).await?;
         let begin = clock::now();
         cluster.links()?.isolate(old, cluster.nodes.len());
@@ -35,7 +35,7 @@ fn an_isolated_primary_is_silenced_before_another_writes() {
             cluster.primary().await? == Some(new),
             "the primary changed again when the network came back"
         );
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -47,7 +47,7 @@ fn an_isolated_standby_disturbs_nobody() {
         cluster.start_all()?;
         let primary = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
         let standby = (primary + 1) % cluster.nodes.len();
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let failures = workload.ledger.failures(Route::Direct);
         let begin = clock::now();
         cluster.links()?.isolate(standby, cluster.nodes.len());
@@ -58,7 +58,7 @@ fn an_isolated_standby_disturbs_nobody() {
         workload.wait_until_writing(clock::now() + ttl, HEAL_LIMIT).await?;
         ensure!(cluster.primary().await? == Some(primary), "the primary changed");
         ensure!(workload.ledger.failures(Route::Direct) == failures, "a client's connection or write failed");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }

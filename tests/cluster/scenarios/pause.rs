@@ -30,7 +30,7 @@ fn a_paused_primary_goes_on_without_its_daemon() {
     run(Plan::of(3), async |cluster| {
         cluster.start_all()?;
         let primary = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let postmaster = cluster.node(primary)?.postmaster_pid()?;
         let said = cluster.ctl(&["pause", "--wait"]).await?;
         ensure!(said.contains("Success: cluster management is paused"), "{said}");
@@ -59,7 +59,7 @@ fn a_paused_primary_goes_on_without_its_daemon() {
         cluster.node_mut(primary)?.kill_daemon()?;
         cluster.wait_for_takeover(primary, HEAL_LIMIT).await?;
         workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -69,7 +69,7 @@ fn a_node_that_dies_in_pause_is_replaced_by_the_operators_word_only() {
     run(Plan::of(3), async |cluster| {
         cluster.start_all()?;
         let old = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         cluster.ctl(&["pause", "--wait"]).await?;
         let candidate = cluster.data_nodes().map(|(index, _)| index).find(|index| *index != old);
         let candidate = candidate.context("a standby")?;
@@ -97,7 +97,7 @@ fn a_node_that_dies_in_pause_is_replaced_by_the_operators_word_only() {
         cluster.ctl(&["resume"]).await?;
         let primary = cluster.wait_until_whole(HEAL_LIMIT).await?;
         ensure!(primary == candidate, "the primary changed with the end of the pause");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -107,7 +107,7 @@ fn a_switchover_works_in_pause_and_a_stopped_postgresql_is_left() {
     run(Plan::of(3), async |cluster| {
         cluster.start_all()?;
         let first = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         cluster.ctl(&["pause", "--wait"]).await?;
         let second = (first + 1) % 3;
         cluster.switchover(first, second).await?;
@@ -128,7 +128,7 @@ fn a_switchover_works_in_pause_and_a_stopped_postgresql_is_left() {
         cluster.ctl(&["resume", "--wait"]).await?;
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         ensure!(cluster.primary().await? == Some(second), "another node took over");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }

@@ -43,12 +43,12 @@ fn a_switchover_there_and_back_loses_nothing() {
         cluster.start_all()?;
         let first = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
         let proxy = HaProxy::start_anywhere(cluster).await?;
-        let mut workload = Workload::start(cluster, Some(proxy.read_write)).await?;
+        let mut workload = Workload::watched(cluster, Some(proxy.read_write)).await?;
         let there = story::switch_over(cluster, &workload, None).await?;
         let back = story::switch_over(cluster, &workload, Some(first)).await?;
         ensure!(there.lost + back.lost == 0, "acknowledged writes were lost: {there:?} {back:?}");
         ensure!(cluster.primary().await? == Some(first));
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -58,7 +58,7 @@ fn nodes_that_stop_cleanly_leave_a_writable_rest_and_come_back() {
     run(Plan::of(3), async |cluster| {
         cluster.start_all()?;
         let first = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let status = cluster.node_mut(first)?.stop().await?;
         ensure!(status.success(), "the daemon ended with {status}");
         let second = cluster.wait_for_takeover(first, HEAL_LIMIT).await?;
@@ -72,7 +72,7 @@ fn nodes_that_stop_cleanly_leave_a_writable_rest_and_come_back() {
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         let lost = workload.lost(cluster).await?;
         ensure!(lost.is_empty(), "clean stops lost {} acknowledged writes", lost.len());
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -82,8 +82,8 @@ fn a_cluster_stopped_as_a_whole_starts_again() {
     run(Plan::of(3), async |cluster| {
         cluster.start_all()?;
         cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
-        workload.stop().await;
+        let mut workload = Workload::watched(cluster, None).await?;
+        workload.finish().await?;
         cluster.stop_all().await?;
         cluster.start_all()?;
         cluster.wait_until_whole(HEAL_LIMIT).await?;

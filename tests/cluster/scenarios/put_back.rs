@@ -68,11 +68,11 @@ fn a_store_put_back_from_an_old_copy_is_found_out_and_its_node_comes_back() {
     run(Plan::of(2).map(Plan::with_witness), async |cluster| {
         cluster.start_all()?;
         let primary = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         put_back(cluster, 1 - primary, primary).await?;
         let witness = cluster.nodes.len() - 1;
         put_back(cluster, witness, primary).await?;
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }

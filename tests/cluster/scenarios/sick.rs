@@ -10,7 +10,7 @@ use crate::harness::deadlock::Deadlock;
 use crate::harness::disk::Disk;
 use crate::harness::ledger::Route;
 use crate::harness::workload::{Session, Workload};
-use crate::harness::{clock, processes, wait};
+use crate::harness::{clock, processes, tell, wait};
 use crate::run;
 
 /// `primary_health_timeout` here.
@@ -23,15 +23,10 @@ fn plan() -> Result<Plan> {
     Ok(Plan::of(3)?.with_settings(&[SETTING]))
 }
 
-#[expect(clippy::print_stderr, reason = "what a test measured, and why it was not run")]
-fn tell(what: &str) {
-    eprintln!("{what}");
-}
-
 async fn bring_up(cluster: &mut Cluster) -> Result<Workload> {
     cluster.start_all()?;
     cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-    Workload::start(cluster, None).await
+    Workload::watched(cluster, None).await
 }
 
 /// Another node takes over, for this reason, in time; in the end the cluster is whole again.
@@ -62,7 +57,7 @@ fn a_stopped_postmaster_is_found_out() {
         processes::signal(cluster.node(old)?.postmaster_pid()?, Signal::STOP)?;
         is_replaced(cluster, &workload, old, begin, "has accepted no new connection").await?;
         cluster.wait_until_whole(HEAL_LIMIT).await?;
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -78,7 +73,7 @@ fn a_deadlocked_daemon_does_not_keep_its_lease() {
         is_replaced(cluster, &workload, old, begin, "the daemon's loop has stood still").await?;
         drop(deadlock);
         cluster.wait_until_whole(HEAL_LIMIT).await?;
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -113,11 +108,9 @@ async fn with_disk(
     let outcome = scenario(cluster, &workload, 0, &mut disk).await;
     // Before anybody waits for processes that sleep on it.
     disk.thaw()?;
-    workload.stop().await;
-    if outcome.is_ok() {
-        cluster.stop_all().await?;
-    }
-    outcome
+    outcome?;
+    workload.finish().await?;
+    cluster.stop_all().await
 }
 
 #[test]
@@ -176,7 +169,7 @@ fn a_postmaster_that_ends_again_and_again_is_not_restarted_for_ever() {
         let log = cluster.node(old)?.log();
         ensure!(log.contains("has ended unexpectedly"), "the reason is not told");
         cluster.wait_until_whole(HEAL_LIMIT).await?;
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -264,7 +257,7 @@ fn a_consensus_disk_that_stalls_for_the_ttl_demotes_nobody() {
             cluster.wait_for_takeover(primary, HEAL_LIMIT).await?;
             cluster.wait_until_whole(HEAL_LIMIT).await?;
         }
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let ttl = Duration::from_secs(cluster.common.ttl.into());
         let begin = clock::now();
         disk.freeze()?;
@@ -280,7 +273,7 @@ fn a_consensus_disk_that_stalls_for_the_ttl_demotes_nobody() {
         tell(&format!("the consensus disk hung for {ttl:?}: nobody could write for {gap:.1?}"));
         ensure!(cluster.wait_until_whole(HEAL_LIMIT).await? == 0, "another node took over");
         ensure!(gap < Duration::from_secs(2), "nobody could write for {gap:?}");
-        workload.stop().await;
+        workload.finish().await?;
         cluster.stop_all().await
     });
 }

@@ -62,7 +62,7 @@ async fn bring_up(cluster: &mut Cluster, count: usize) -> Result<(usize, Vec<usi
         if found == count && is_settled { Ok(()) } else { Err(format!("{rows:?}")) }
     })
     .await?;
-    let workload = Workload::start(cluster, None).await?;
+    let workload = Workload::watched(cluster, None).await?;
     Ok((primary, others, workload))
 }
 
@@ -77,7 +77,7 @@ async fn lose_the_primary(cluster: &mut Cluster, count: usize) -> Result<()> {
         ensure!(back.lost == 0, "round {round}: {} writes were lost when the node came back", back.lost);
         ensure!(outcome.direct < Duration::from_secs(15), "nobody could write for {:?}", outcome.direct);
     }
-    workload.stop().await;
+    workload.finish().await?;
     Ok(())
 }
 
@@ -103,7 +103,7 @@ fn without_fast_failover_the_lease_expires_first() {
         let ttl = Duration::from_secs(cluster.common.ttl.into());
         // The last renewal may have been half a second before the death.
         ensure!(outcome.direct > ttl - Duration::from_secs(1), "writing went on after {:?}", outcome.direct);
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -164,7 +164,7 @@ fn an_isolated_primary_acknowledges_nothing_once_another_is_primary() {
         cluster.links()?.heal();
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         ensure!(workload.lost(cluster).await?.is_empty(), "acknowledged writes were lost");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -190,7 +190,7 @@ fn a_daemon_stopped_for_a_moment_leaves_a_whole_cluster() {
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
         ensure!(workload.lost(cluster).await?.is_empty(), "acknowledged writes were lost");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -222,7 +222,7 @@ fn a_lost_synchronous_standby_is_replaced_and_comes_back() {
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         ensure!(cluster.primary().await? == Some(primary), "the primary changed");
         ensure!(workload.lost(cluster).await?.is_empty(), "acknowledged writes were lost");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -256,7 +256,7 @@ fn strict_mode_acknowledges_nothing_without_a_standby() {
         workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
         wait_for_sets(cluster, primary, &[standby]).await?;
         ensure!(workload.lost(cluster).await?.is_empty(), "acknowledged writes were lost");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -273,7 +273,7 @@ fn a_switchover_in_quorum_mode_loses_nothing() {
         let others: Vec<usize> = (0..cluster.nodes.len()).filter(|index| *index != new).collect();
         wait_for_sets(cluster, new, &others).await?;
         ensure!(!cluster.node(new)?.log().contains(TAKEN_FENCED), "the switchover went by fences");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }

@@ -80,7 +80,7 @@ fn a_node_is_the_primary_only_with_the_watchdog_that_it_needs() {
         cluster.start_all()?;
         let first = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
         ensure!(first != 0, "a node without the watchdog that it needs made the cluster");
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         ensure!(says_that_it_failed(cluster, 0).await?, "/patroni does not say watchdog_failed");
         let refused = cluster.switchover(first, 0).await.err().context("a switchover to it was done")?;
         ensure!(format!("{refused:#}").contains("needs a watchdog device"), "{refused:#}");
@@ -129,7 +129,7 @@ fn a_node_is_the_primary_only_with_the_watchdog_that_it_needs() {
         cluster.wait_until_whole(HEAL_LIMIT).await?;
         ensure!(cluster.primary().await? == Some(third), "it did not stay so");
         let lost = workload.lost(cluster).await?;
-        workload.stop().await;
+        workload.finish().await?;
         // Asynchronous: what the killed primary had not sent is the price.
         println!("{} acknowledged writes of {} are gone", lost.len(), workload.ledger.count());
         Ok(())

@@ -12,11 +12,11 @@ fn with_a_witness_two_nodes_survive_the_loss_of_one() {
     run(Plan::of(2).map(Plan::with_witness), async |cluster| {
         cluster.start_all()?;
         cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
         let (_, old) = story::lose_primary(cluster, &workload).await?;
         let back = story::return_node(cluster, &workload, old).await?;
         ensure!(back.lost == 0, "{} acknowledged writes were lost when the old node came back", back.lost);
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
