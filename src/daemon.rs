@@ -17,12 +17,13 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::agent::{
-    Agent, Ended, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot, safety_margin,
+    Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot,
+    safety_margin,
 };
 use crate::api::{self, ApiState, MemberClient};
 use crate::config::{BootstrapMethod, Config, WatchdogMode};
 use crate::guard::{Guard, WatchdogConfig};
-use crate::postgres::{Postgres, Postmaster};
+use crate::postgres::{Postgres, Postmaster, split_words};
 
 /// How long a clean stop tries to give the vote back.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
@@ -34,6 +35,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let member = member(&config)?;
+    let fencing = fencing(&config)?;
     refuse_custom_bootstrap(&config)?;
     ensure_data_dir(&config.postgresql.data_dir)?;
     let guard = Arc::new(GuardSlot::default());
@@ -67,6 +69,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         exe: std::env::current_exe().context("cannot find this program's own file")?,
         policy,
         watchdog: watchdog(&config),
+        fencing,
     };
     let (agent, view) = Agent::new(parts, incarnation()?).await;
     let state = ApiState {
@@ -98,6 +101,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         Ended::Fatal(why) => bail!("{why}"),
     }
+}
+
+fn fencing(config: &Config) -> anyhow::Result<Option<FencingCommand>> {
+    let Some(fencing) = &config.fencing else { return Ok(None) };
+    let words = split_words(&fencing.command)
+        .map_err(|why| anyhow::anyhow!("fencing.command cannot be split into words: {why}"))?;
+    Ok(Some(FencingCommand { words, timeout: fencing.timeout }))
 }
 
 fn watchdog(config: &Config) -> Option<WatchdogConfig> {

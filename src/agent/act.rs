@@ -50,6 +50,12 @@ impl Agent {
                 self.closing.ask(&group, request, voters, patience(Duration::from_millis(ttl_ms)));
                 Ok(())
             }
+            Action::Lease(LeaseAction::CutOff { epoch, member }) => {
+                let known = o.cluster.members.get(member).filter(|_| *member != self.me);
+                let known = known.ok_or_else(|| format!("member {member} is not cut off"))?;
+                self.cut_offs.start(&self.parts.scope, *epoch, *member, known);
+                Ok(())
+            }
             Action::AskPeers => {
                 self.parts.group.exchange_reports_soon();
                 Ok(())

@@ -7,6 +7,7 @@
 
 mod act;
 pub mod clock;
+mod cut_off;
 mod health;
 mod jobs;
 mod licence;
@@ -32,6 +33,7 @@ use crate::guard::{News, WatchdogConfig};
 use crate::ha::{self, Closes, Decision, Observation, PostgresFacts, Rule};
 use crate::postgres::Postgres;
 
+pub use cut_off::FencingCommand;
 use jobs::{Jobs, Proposals};
 pub use licence::{AskMember, GuardSlot, RenewerSlot};
 pub use policy::PolicySource;
@@ -72,6 +74,8 @@ pub struct Parts {
     pub policy: PolicySource,
     /// The watchdog device behind the guard; none: there is none.
     pub watchdog: Option<WatchdogConfig>,
+    /// The operator's command which cuts a silent primary off.
+    pub fencing: Option<FencingCommand>,
 }
 
 /// Why the agent ended.
@@ -110,6 +114,7 @@ pub struct Agent {
     shutting_down_since: Option<BootTime>,
     health: health::Memory,
     watchdog: watchdog::Watchdog,
+    cut_offs: cut_off::CutOffs,
     /// The epoch when this daemon began to take part.
     known_at_start: Option<Epoch>,
 }
@@ -120,6 +125,7 @@ impl Agent {
         let me = parts.group.id();
         let wake = Arc::new(Notify::new());
         let recorder = Recorder::start(parts.group.clone());
+        let cut_offs = cut_off::CutOffs::new(parts.fencing.clone(), Arc::clone(&wake));
         let watchdog = watchdog::Watchdog::new(parts.watchdog.clone());
         let mut agent = Self {
             parts,
@@ -143,6 +149,7 @@ impl Agent {
             shutting_down_since: None,
             health: health::Memory::default(),
             watchdog,
+            cut_offs,
             known_at_start: None,
         };
         let observation = agent.observe().await;
@@ -193,6 +200,7 @@ impl Agent {
             self.wait(pause, &mut changes, &mut stop).await;
         };
         self.jobs.cancel().await;
+        self.cut_offs.end().await;
         self.parts.renewer.end();
         self.recorder.end().await;
         ended

@@ -77,6 +77,7 @@ impl Agent {
     pub(super) async fn observe(&mut self) -> Observation {
         self.jobs.collect();
         self.collect_closes();
+        self.cut_offs.collect();
         let mut postgres = self.observe_postgres().await;
         let view = std::sync::Arc::clone(&self.parts.group.watch().borrow());
         if view.phase == Phase::Member {
@@ -144,6 +145,7 @@ impl Agent {
             answering: renewer.answering,
             failsafe: renewer.failsafe,
             stands_back: self.parts.group.stands_back(now),
+            cut_off: self.cut_offs.facts(now),
             closes: self.closes.as_ref().map(|(closes, at)| Closes { age: now.since(*at), ..closes.clone() }),
         }
     }

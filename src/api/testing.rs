@@ -128,6 +128,7 @@ fn report(number: u64) -> MemberReport {
         shutting_down: false,
         fenced: Epoch(0),
         watchdog_failed: false,
+        cut_off: None,
     }
 }
 

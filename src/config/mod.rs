@@ -23,7 +23,8 @@ pub use pgherd_raft::config::{
 use pgherd_raft::yaml::Node;
 pub use types::{
     Authentication, BasicAuthentication, Bootstrap, BootstrapMethod, BootstrapUser, Callbacks, Config,
-    Credentials, Ctl, Log, Postgresql, ReplicaMethod, RestApi, TlsFiles, ToolOption, Watchdog, WatchdogMode,
+    Credentials, Ctl, Fencing, Log, Postgresql, ReplicaMethod, RestApi, TlsFiles, ToolOption, Watchdog,
+    WatchdogMode,
 };
 
 impl Config {

@@ -151,6 +151,16 @@ fn defaults_of_the_shortest_file() {
 }
 
 #[test]
+fn the_fencing_command_has_a_limit() {
+    let (config, warnings) =
+        good(&format!("{LEAST}\nfencing: {{command: '/usr/local/bin/off --now'}}\n"), &[]);
+    assert_eq!(warnings, [""; 0]);
+    let fencing = config.fencing.expect("a command");
+    assert_eq!((fencing.command.as_str(), fencing.timeout.as_secs()), ("/usr/local/bin/off --now", 20));
+    assert_eq!(good(LEAST, &[]).0.fencing, None);
+}
+
+#[test]
 fn a_whole_node_can_be_configured_by_its_environment() {
     let (config, warnings) = good(
         "",

@@ -37,6 +37,8 @@ pub struct Config {
     pub log: Log,
     /// The watchdog device.
     pub watchdog: Watchdog,
+    /// The command which cuts a silent primary off; none: its lease has to expire.
+    pub fencing: Option<Fencing>,
 }
 
 /// The section `restapi`.
@@ -268,6 +270,15 @@ pub struct ReplicaMethod {
 pub struct Log {
     /// Default INFO.
     pub level: LogLevel,
+}
+
+/// The section `fencing`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fencing {
+    /// Split like a shell does it.
+    pub command: String,
+    /// It is ended after this time; default 20 s.
+    pub timeout: Duration,
 }
 
 /// The section `watchdog`.

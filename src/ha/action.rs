@@ -193,4 +193,11 @@ pub enum LeaseAction {
         /// False: only the question.
         for_real: bool,
     },
+    /// Run `fencing.command` against the silent holder, beside everything else.
+    CutOff {
+        /// The epoch in which it is silent.
+        epoch: Epoch,
+        /// The holder.
+        member: MemberId,
+    },
 }

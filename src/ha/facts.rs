@@ -13,6 +13,7 @@ use pgherd_raft::model::{
 use serde::{Deserialize, Serialize};
 
 use super::action::{JobKind, SyncNames};
+use super::cut_off::{CutOff, CutOffWord};
 use super::health::Health;
 use super::policy::Policy;
 
@@ -149,6 +150,9 @@ pub struct LeaseFacts {
     pub failsafe: FailsafeFacts,
     /// As a member: what this node promised to a holder without a majority, while it is in force.
     pub stands_back: Option<StandingBack>,
+    /// What `fencing.command` does.
+    #[serde(default)]
+    pub cut_off: CutOff,
 }
 
 /// What the voters answered to a request to close an epoch.
@@ -448,6 +452,9 @@ pub struct MemberReport {
     /// It needs a watchdog device and has none that works.
     #[serde(default)]
     pub watchdog_failed: bool,
+    /// Its `fencing.command` has cut a holder off.
+    #[serde(default)]
+    pub cut_off: Option<CutOffWord>,
 }
 
 /// The long action in progress.

@@ -50,7 +50,7 @@ pub(super) fn of_silent_holder(o: &Observation, tenure: &Tenure, silent: &str) -
 }
 
 /// Has a majority of the voters heard nothing for the holder's patience? Then it is about to lose its lease anyway.
-fn is_missed_by_a_majority(o: &Observation) -> bool {
+pub(super) fn is_missed_by_a_majority(o: &Observation) -> bool {
     let lease = &o.cluster.lease;
     let answers = o.lease.closes.as_ref().filter(|closes| closes.epoch == lease.epoch);
     answers.is_some_and(|answers| {

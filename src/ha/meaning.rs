@@ -9,6 +9,12 @@ pub fn meaning(rule: &str) -> Option<&'static str> {
         "TakeFenced" => {
             "the primary was silent, and so many of its synchronous standbys stopped following that it could acknowledge nothing more"
         }
+        "TakeCutOff" => {
+            "the primary was silent, and the operator's fencing.command confirmed that it was cut off, so nobody waited for its lease to expire"
+        }
+        "CutOff" => {
+            "the primary was silent, and the operator's fencing.command was run to cut it off; meanwhile its lease goes on to expire"
+        }
         "TakeVacant" => "nobody held the lease, and this was the best candidate",
         "HandOverTransfer" => {
             "the primary stopped cleanly and handed the lease to a standby that had received everything"

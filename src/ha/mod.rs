@@ -5,13 +5,14 @@
 //! acknowledged a renewal whose deadline has not passed. No rule makes a node writable on a guess.
 //!
 //! Reading order: [`decide`] (the order of the rules), then a file a situation: `holder`, `switchover`, `shutdown` for
-//! the node with the lease; `succession`, `standby` for the others; `failsafe` for a primary without a majority; `pause` for all while automation is off; `candidate` and `lineage` answer who is next and
+//! the node with the lease; `succession`, `cut_off`, `standby` for the others; `failsafe` for a primary without a majority; `pause` for all while automation is off; `candidate` and `lineage` answer who is next and
 //! who went another way. [`Rule`] lists every rule.
 //!
 //! Pure: no clock, no I/O, no randomness, no async; [`Observation::now`] is data.
 
 mod action;
 mod candidate;
+mod cut_off;
 mod decide;
 mod decision;
 mod evidence;
@@ -38,6 +39,7 @@ mod what_if;
 
 pub use action::*;
 pub use candidate::{Candidate, REPORT_FRESH, Ranking, Unfit, rank};
+pub use cut_off::{CutOff, CutOffEnd, CutOffWord};
 pub use decide::{GUARD_STALE, decide};
 pub use decision::{Decision, State};
 pub use facts::*;

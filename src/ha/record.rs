@@ -85,6 +85,7 @@ impl Notebook {
         let found = [
             self.operator(o),
             self.pause(o),
+            self.cut_off(o),
             self.candidacy(o, decision),
             self.refusal(o, decision),
             self.role(o, decision),
@@ -162,12 +163,26 @@ impl Notebook {
         if decision.rule == Rule::Fence {
             return self.once(o, EventKind::Fenced, Path::of(o, decision));
         }
-        if !matches!(decision.rule, Rule::TakeClosed | Rule::TakeVacant | Rule::TakeFenced) {
+        if !matches!(decision.rule, Rule::TakeClosed | Rule::TakeVacant | Rule::TakeFenced | Rule::TakeCutOff)
+        {
             return None;
         }
         let path = Path::of(o, decision);
         self.path = Some(path.clone());
         self.once(o, EventKind::Candidacy, path)
+    }
+
+    /// What became of `fencing.command`.
+    fn cut_off(&mut self, o: &Observation) -> Option<(EventKind, Path)> {
+        let facts = &o.lease.cut_off;
+        let end = facts.ended.as_ref().filter(|_| facts.epoch == o.cluster.lease.epoch)?;
+        let holder = o.cluster.lease.holder().filter(|holder| *holder != o.me)?;
+        let name = o.cluster.name_of(holder);
+        let because = match &end.error {
+            None => format!("fencing.command confirmed that {name} is cut off"),
+            Some(why) => format!("fencing.command did not cut {name} off: {why}"),
+        };
+        self.once(o, EventKind::CutOff, Path::new(o, "CutOff", because))
     }
 
     fn refusal(&mut self, o: &Observation, decision: &Decision) -> Option<(EventKind, Path)> {

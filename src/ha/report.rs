@@ -5,6 +5,7 @@ use std::time::Duration;
 use pgherd_raft::model::WalPosition;
 
 use super::action::JobKind;
+use super::cut_off;
 use super::facts::{DataDir, MemberReport, Observation, Process, Server};
 use super::health::is_disk_in_doubt;
 
@@ -45,6 +46,7 @@ pub fn own_report(o: &Observation) -> MemberReport {
         shutting_down: o.shutting_down,
         fenced: o.postgres.fenced,
         watchdog_failed: watchdog_trouble(o).is_some(),
+        cut_off: cut_off::own_word(o),
     }
 }
 

@@ -131,6 +131,10 @@ pub enum Rule {
     EndStream,
     /// The voters are asked how long they have heard nothing from the holder.
     AskWhetherSilent,
+    /// `fencing.command` is run against the silent holder.
+    CutOff,
+    /// `fencing.command` has cut the holder off: the lease is asked for.
+    TakeCutOff,
     /// A synchronous standby stops following, so that the old primary can acknowledge nothing.
     Fence,
     /// So many synchronous standbys are fenced that the lease can be asked for.

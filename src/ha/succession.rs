@@ -7,6 +7,7 @@ use pgherd_raft::model::{Basis, Command, Intent, IntentEnd, MemberId, MemberKind
 
 use super::action::{Action, JobKind, LeaseAction, PgAction};
 use super::candidate::{REPORT_FRESH, Ranking, rank};
+use super::cut_off;
 use super::decide::{SOON, is_running};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation};
@@ -50,7 +51,16 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     if let Some(decision) = fence::of_silent_holder(o, tenure, &silent) {
         return Some(decision);
     }
+    if let Some(decision) = cut_off::take_over(o, holder, &silent) {
+        return Some(decision);
+    }
     let wait = Duration::from_millis(tenure.wait_ms);
+    let next = by_expiry(o, holder, wait, &silent)?;
+    Some(cut_off::beside(o, holder, &silent, next))
+}
+
+/// The ordinary way: the lease expires.
+fn by_expiry(o: &Observation, holder: MemberId, wait: Duration, silent: &str) -> Option<Decision> {
     if let Some(decision) = end_stream(o, wait) {
         return Some(decision);
     }
@@ -70,14 +80,14 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     }
     if fences_are_needed(o) {
         let since = o.lease.quiet_for.saturating_sub(wait);
-        return Some(fence::before_take_over(o, since).unwrap_or_else(|| close(o, &silent)));
+        return Some(fence::before_take_over(o, since).unwrap_or_else(|| close(o, silent)));
     }
     let ranking = rank(o, Some(holder));
-    Some(my_turn(o, &ranking, Some(wait)).unwrap_or_else(|| close(o, &silent)))
+    Some(my_turn(o, &ranking, Some(wait)).unwrap_or_else(|| close(o, silent)))
 }
 
 /// Does a take-over by this node need fences? An operator who was told what may be lost can do without.
-fn fences_are_needed(o: &Observation) -> bool {
+pub(super) fn fences_are_needed(o: &Observation) -> bool {
     let accepts_loss = matches!(
         o.cluster.intent.as_ref().map(|pending| &pending.intent),
         Some(Intent::Failover { to, accepts_loss, holder_is_dead }) if *to == o.me && (*accepts_loss || *holder_is_dead)
@@ -111,7 +121,7 @@ pub(super) fn end_stream(o: &Observation, wait: Duration) -> Option<Decision> {
 }
 
 /// Some: it is not this node's turn, or not yet.
-fn my_turn(o: &Observation, ranking: &Ranking, wait: Option<Duration>) -> Option<Decision> {
+pub(super) fn my_turn(o: &Observation, ranking: &Ranking, wait: Option<Duration>) -> Option<Decision> {
     let not =
         |rule, because: String| Decision::new(State::CatchingUp, rule, because, SOON).act(Action::AskPeers);
     if let Some(Intent::Failover { to, .. }) = o.cluster.intent.as_ref().map(|pending| &pending.intent) {

@@ -83,6 +83,7 @@ impl Runner for Script {
             "sync" => self.sync(&mut args)?,
             "fences" => self.fences(&mut args)?,
             "failsafe" => self.failsafe(&mut args)?,
+            "fencing" => self.fencing(&mut args)?,
             "sender" => self.sender(&mut args)?,
             "shutdown" => self.o.shutting_down = true,
             "decide" => return Ok(show(&decide(&self.o))),
@@ -517,6 +518,10 @@ impl Script {
             shutting_down: args.take_key("shutting_down").is_some(),
             fenced: Epoch(args.take_key("fenced").unwrap_or("0").parse()?),
             watchdog_failed: args.take_key("watchdog_failed").is_some(),
+            cut_off: match args.take_key("cut_off") {
+                Some(epoch) => Some(CutOffWord { epoch: Epoch(epoch.parse()?), ago: Duration::ZERO }),
+                None => None,
+            },
         };
         let age = ms(args.take_key("age").unwrap_or("100"))?;
         self.o.peers.insert(id(&name), Fact::Known { value: report, age });
@@ -624,6 +629,20 @@ impl Script {
         if let Some(holder) = args.take_key("last_holder") {
             self.o.cluster.lease.last_holder = Some(id(holder));
         }
+        Ok(())
+    }
+
+    /// `fencing.command` is configured; `epoch=3 attempts=1 running=500`, `ended=100`, `error=why`.
+    fn fencing(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let error = args.take_key("error").map(str::to_owned);
+        let ended = args.take_key("ended").map(ms).transpose()?;
+        self.o.lease.cut_off = CutOff {
+            is_configured: args.next_pos() != Some("none"),
+            epoch: Epoch(args.take_key("epoch").unwrap_or("0").parse()?),
+            attempts: args.take_key("attempts").unwrap_or("0").parse()?,
+            running_for: args.take_key("running").map(ms).transpose()?,
+            ended: ended.map(|age| CutOffEnd { error, age }),
+        };
         Ok(())
     }
 

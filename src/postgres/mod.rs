@@ -51,7 +51,7 @@ pub use programs::ProgramsError;
 pub use query::QueryError;
 pub use settings::{BootstrapUser, Credentials, Secret, Settings};
 use tokio::task::JoinSet;
-pub use tool::ToolError;
+pub use tool::{ToolError, run_command, split_words};
 
 use self::files::OneLook;
 use self::health::{Prober, Target};

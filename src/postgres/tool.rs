@@ -277,8 +277,25 @@ fn without_password(line: &str) -> String {
     }
 }
 
+/// Runs a command of the operator's that has nothing to do with PostgreSQL; what it printed.
+///
+/// # Errors
+/// It could not be started, failed, or took longer than its limit.
+pub async fn run_command(
+    words: &[String],
+    environment: &[(&'static str, String)],
+    limit: Duration,
+) -> Result<String, ToolError> {
+    let (program, args) = words.split_first().map_or(("", words), |(program, args)| (program.as_str(), args));
+    let tool = Tool::new(program).args(args);
+    environment.iter().fold(tool, |tool, (name, value)| tool.env(name, value)).run(Some(limit)).await
+}
+
 /// Splits a command of the configuration into words as a shell does: quotes and backslashes, nothing else.
-pub(super) fn split_words(command: &str) -> Result<Vec<String>, &'static str> {
+///
+/// # Errors
+/// What is wrong with its quotes.
+pub fn split_words(command: &str) -> Result<Vec<String>, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut chars = command.chars();

@@ -44,6 +44,8 @@ pub enum EventKind {
     Refused,
     /// A standby stopped following, so that the old primary cannot acknowledge.
     Fenced,
+    /// An operator's `fencing.command` was run against the primary.
+    CutOff,
     /// A member asked for the lease.
     Candidacy,
     /// The primary was found to be sick.

@@ -3,17 +3,26 @@
 mod bootstrap;
 pub(super) mod postgresql;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use pgherd_raft::address::{HostPort, ListenAddress};
 use pgherd_raft::config::{Environment, Report, Section, Unit, not_a, read_boolean, read_raft, shown_key};
 use pgherd_raft::model::{TagValue, Tags};
 use pgherd_raft::yaml::{Node, Value};
 
-use super::types::{BasicAuthentication, Config, Ctl, Log, RestApi, TlsFiles, Watchdog, WatchdogMode};
+use super::types::{
+    BasicAuthentication, Config, Ctl, Fencing, Log, RestApi, TlsFiles, Watchdog, WatchdogMode,
+};
 
 /// Stores of Patroni which have no part in a cluster that brings its own.
 const OTHER_STORES: [&str; 6] = ["etcd", "etcd3", "consul", "zookeeper", "exhibitor", "kubernetes"];
+
+/// A power switch takes seconds.
+const FENCING_TIMEOUT: Duration = Duration::from_secs(20);
+/// The shortest and the longest `fencing.timeout`, in milliseconds.
+const FENCING_TIMEOUT_MS: RangeInclusive<i64> = 1_000..=600_000;
 
 /// Reads everything; none when something that cannot be done without is missing or wrong (then it is reported).
 pub(super) fn config(root: &Node, environment: &Environment, report: &Report) -> Option<Config> {
@@ -42,6 +51,7 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
     let tags = tags(&mut top);
     let log = log(top.section("log"));
     let watchdog = watchdog(top.section("watchdog"));
+    let fencing = fencing(top.section("fencing"));
     other_keys(&mut top);
     top.close();
     let restapi = restapi?;
@@ -58,6 +68,7 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
         tags,
         log,
         watchdog,
+        fencing,
     })
 }
 
@@ -248,6 +259,21 @@ fn watchdog(mut section: Section<'_>) -> Watchdog {
     };
     section.close();
     Watchdog { mode, device, is_testing, safety_margin_seconds }
+}
+
+fn fencing(mut section: Section<'_>) -> Option<Fencing> {
+    let command = section.text("command");
+    let timeout = section.duration("timeout", FENCING_TIMEOUT_MS).unwrap_or(FENCING_TIMEOUT);
+    if section.is_present() && command.as_ref().is_none_or(|command| command.trim().is_empty()) {
+        section.missing(
+            "command",
+            "add it, or remove `fencing`: a program which cuts a silent primary off and returns 0",
+        );
+        section.close();
+        return None;
+    }
+    section.close();
+    Some(Fencing { command: command?, timeout })
 }
 
 fn other_keys(top: &mut Section<'_>) {

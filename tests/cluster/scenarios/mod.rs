@@ -5,6 +5,7 @@ mod clocks;
 mod crash;
 mod daemons;
 mod failsafe;
+mod fencing;
 mod guards;
 mod machines;
 mod modes;

@@ -107,6 +107,7 @@ impl World {
                 node.given_up = node.given_up.max(*epoch);
                 true
             }
+            Action::Lease(LeaseAction::CutOff { .. }) => true,
             Action::Lease(LeaseAction::Close { epoch, voters, for_real }) => {
                 let clock = self.nodes[place].clock(self.now);
                 let number = self.number();
