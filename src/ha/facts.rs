@@ -188,13 +188,6 @@ pub struct GuardFacts {
     pub watchdog: WatchdogFacts,
 }
 
-impl GuardFacts {
-    /// Is it armed for this epoch, with the watchdog that is configured now?
-    pub(super) fn is_armed_for(&self, epoch: Epoch) -> bool {
-        self.deadline.is_some() && self.epoch == epoch && !self.watchdog.is_outdated
-    }
-}
-
 /// The watchdog device which resets the machine when the guard itself is stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct WatchdogFacts {

@@ -386,7 +386,9 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
 }
 
 pub(super) fn is_armed_for(o: &Observation, epoch: Epoch) -> bool {
-    o.guard.of_any_age().is_some_and(|guard| guard.is_armed_for(epoch))
+    o.guard
+        .of_any_age()
+        .is_some_and(|guard| guard.deadline.is_some() && guard.epoch == epoch && !guard.watchdog.is_outdated)
 }
 
 fn running(o: &Observation) -> Decision {

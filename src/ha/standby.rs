@@ -71,15 +71,11 @@ fn primary(o: &Observation, holder: Option<MemberId>) -> Option<(Upstream, &Memb
 
 /// A fenced standby follows nobody until the epoch has risen: what it acknowledged afterwards would not be counted.
 fn upstream(o: &Observation, id: MemberId) -> Option<Upstream> {
-    if is_fenced(o) {
+    if o.postgres.fenced >= o.cluster.lease.epoch && o.postgres.fenced.0 > 0 {
         return None;
     }
     let member = o.cluster.members.get(&id)?;
     Some(Upstream { name: member.name.to_string(), addr: member.postgres.clone()? })
-}
-
-fn is_fenced(o: &Observation) -> bool {
-    o.postgres.fenced >= o.cluster.lease.epoch && o.postgres.fenced.0 > 0
 }
 
 /// How long to wait before a failed action is tried again; none: now.
@@ -92,11 +88,6 @@ pub(super) fn pause_after(finished: Option<&Finished>) -> Option<(Duration, &str
 
 fn copy(o: &Observation, holder: Option<MemberId>) -> Decision {
     let Some((source, _)) = primary(o, holder) else {
-        if is_fenced(o) {
-            let because =
-                format!("fenced for the rest of epoch {}: nothing is copied", o.cluster.lease.epoch);
-            return Decision::new(State::Waiting, Rule::AwaitPrimary, because, SOON).wait("the next epoch");
-        }
         let because = "waiting for leader to bootstrap";
         return Decision::new(State::Waiting, Rule::AwaitPrimary, because, SOON)
             .wait("a running primary to copy");
