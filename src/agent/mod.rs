@@ -185,6 +185,7 @@ impl Agent {
             }
             self.ensure_guard().await;
             self.follow_settings().await;
+            self.finish_giving_up().await;
             let observation = self.observe().await;
             let decision = ha::decide(&observation);
             self.pulse.turned(observation.now, ha::patience_with_holder(&observation));
