@@ -18,10 +18,12 @@ pub(crate) struct Busy {
 impl Busy {
     /// So many loops of ordinary priority, in a process group of their own.
     pub(crate) fn start(count: usize) -> Result<Self> {
-        let script = "n=0; while [ $n -lt $1 ]; do (while :; do :; done) & n=$((n+1)); done; wait";
-        let group = Command::new("timeout")
-            .args(["--foreground", "-s", "KILL", LONGEST, "sh", "-c", script, "sh", &count.to_string()])
-            .stdin(Stdio::null())
+        // Its input ends with this process, whatever ends it.
+        let script = "n=0; while [ $n -lt $1 ]; do (while :; do :; done) & n=$((n+1)); done; \
+                      timeout \"$2\" cat >/dev/null; kill -KILL 0";
+        let group = Command::new("sh")
+            .args(["-c", script, "sh", &count.to_string(), LONGEST])
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .process_group(0)
             .spawn()

@@ -1,5 +1,5 @@
 #!/bin/bash
-# PostgreSQL and HAProxy for demo, tests and bench: installs what is missing, or says which one command does it.
+# PostgreSQL and HAProxy for demo, tests and bench, and what tests of root's need: installs what is missing, or says which one command does it.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -10,6 +10,10 @@ if ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && ! command -v 
 fi
 if ! command -v haproxy >/dev/null && [ ! -x /usr/sbin/haproxy ]; then
     missing+=(haproxy)
+fi
+# Partitions are made in network namespaces, which only root may have.
+if [ "$(id -u)" -eq 0 ] && ! command -v ip >/dev/null; then
+    missing+=(iproute2)
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 

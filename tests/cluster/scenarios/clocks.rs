@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::stage::{self, Mode};
 use crate::harness::busy::{self, Busy};
-use crate::harness::cluster::{Cluster, HEAL_LIMIT, Plan};
+use crate::harness::cluster::{Cluster, HEAL_LIMIT};
 use crate::harness::ledger::Route;
 use crate::harness::wall::Wall;
 use crate::harness::workload::Workload;
@@ -108,10 +108,10 @@ fn run_delay(pid: i32) -> Result<Duration> {
     Ok(Duration::from_nanos(waited))
 }
 
-#[test]
-fn a_starved_machine_demotes_nobody() {
-    run_alone(Plan::of(3), async |cluster| {
-        let (primary, mut workload) = stage::bring_up(cluster, Mode::Asynchronous).await?;
+/// Nobody is demoted and nobody takes over, although the daemons hardly get a processor.
+fn starved(mode: Mode) {
+    run_alone(mode.plan(5), async |cluster| {
+        let (primary, mut workload) = stage::bring_up(cluster, mode).await?;
         let unnoticed = Unnoticed::before(cluster, primary).await?;
         let pid = cluster.node(primary)?.daemon_pid().context("no daemon")?;
         let (begin, waited) = (clock::now(), run_delay(pid)?);
@@ -136,4 +136,14 @@ fn a_starved_machine_demotes_nobody() {
         unnoticed.holds(cluster, &workload).await?;
         workload.finish().await
     });
+}
+
+#[test]
+fn a_starved_machine_demotes_nobody_in_asynchronous_mode() {
+    starved(Mode::Asynchronous);
+}
+
+#[test]
+fn a_starved_machine_demotes_nobody_in_quorum_mode() {
+    starved(Mode::Quorum);
 }

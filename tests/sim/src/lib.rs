@@ -43,6 +43,5 @@ mod random;
 mod reach;
 pub mod replay;
 mod streams;
-mod voters;
 mod world;
 mod worlds;
