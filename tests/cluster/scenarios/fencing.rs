@@ -68,7 +68,8 @@ fn a_frozen_primary_is_cut_off_and_its_lease_is_not_waited_for() {
         arrange(cluster, CUT_OFF)?;
         cluster.start_all()?;
         let old = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
+        workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
         let directory = cluster.node(old)?.directory.clone();
         let begin = clock::now();
         for process in processes::of_node(&directory) {
@@ -90,7 +91,7 @@ fn a_frozen_primary_is_cut_off_and_its_lease_is_not_waited_for() {
         cluster.node_mut(old)?.kill_everything()?;
         cluster.start_node(old)?;
         ensure!(cluster.wait_until_whole(HEAL_LIMIT).await? == new, "another primary again");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
@@ -102,7 +103,8 @@ fn a_fencing_command_that_fails_costs_the_lease_and_is_told() {
         cluster.start_all()?;
         let old = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
         let name = cluster.node(old)?.name.clone();
-        let mut workload = Workload::start(cluster, None).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
+        workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
         let begin = clock::now();
         cluster.node_mut(old)?.kill_everything()?;
         cluster.wait_for_takeover(old, HEAL_LIMIT).await?;
@@ -116,7 +118,7 @@ fn a_fencing_command_that_fails_costs_the_lease_and_is_told() {
         let words = story.split_whitespace().collect::<Vec<_>>().join(" ");
         let failure = format!("fencing.command did not cut {name} off");
         ensure!(words.contains(&failure) && words.contains("the power switch does not answer"), "{story}");
-        workload.stop().await;
+        workload.finish().await?;
         Ok(())
     });
 }
