@@ -25,19 +25,27 @@ const SHORT_ACTION: Duration = Duration::from_secs(2);
 
 impl Agent {
     pub(super) async fn act(&mut self, observation: &Observation, decision: &Decision) {
+        let mut commands = Vec::new();
         for action in &decision.actions {
-            if let Err(why) = self.perform(observation, action).await {
+            let done = if let Action::Propose(command) = action {
+                self.may_propose(command).map(|()| commands.push(command.clone()))
+            } else {
+                self.proposals.propose(&self.parts.group, std::mem::take(&mut commands));
+                self.perform(observation, action).await
+            };
+            if let Err(why) = done {
                 warn!("{why} (rule {:?})", decision.rule);
-                return;
+                break;
             }
         }
+        self.proposals.propose(&self.parts.group, commands);
     }
 
     async fn perform(&mut self, o: &Observation, action: &Action) -> Result<(), String> {
         match action {
             Action::Propose(command) => {
                 self.may_propose(command)?;
-                self.proposals.propose(&self.parts.group, command);
+                self.proposals.propose(&self.parts.group, vec![command.clone()]);
                 Ok(())
             }
             Action::Postgres(action) => self.on_postgres(o, action).await,

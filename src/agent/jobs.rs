@@ -1,4 +1,4 @@
-//! What is under way: one long action, one proposal.
+//! What is under way: one long action, the proposals of one decision.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -186,8 +186,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The proposals: one at a time. A lost answer is no harm, since every command is a compare-and-set and the next
-/// observation shows what became of it.
+/// The proposals: those of one decision at a time. A lost answer is no harm, since every command is a compare-and-set and
+/// the next observation shows what became of it.
 #[derive(Debug)]
 pub(super) struct Proposals {
     task: JoinSet<()>,
@@ -202,23 +202,26 @@ impl Proposals {
         Self { task: JoinSet::new(), wake }
     }
 
-    pub(super) fn propose(&mut self, group: &Group, command: &Command) {
+    pub(super) fn propose(&mut self, group: &Group, commands: Vec<Command>) {
         while self.task.try_join_next().is_some() {}
         if !self.task.is_empty() {
             return;
         }
-        let (group, command, wake) = (group.clone(), command.clone(), Arc::clone(&self.wake));
-        self.task.spawn(async move {
-            match tokio::time::timeout(PROPOSAL_PATIENCE, group.propose(command.clone())).await {
-                Ok(Proposed::Outcome(Outcome::Applied)) => debug!("agreed: {command:?}"),
-                Ok(Proposed::Outcome(Outcome::Rejected(why))) => info!("not agreed: {why} ({command:?})"),
-                Ok(Proposed::Unknown(why)) => {
-                    info!("it is not known whether this was agreed: {why} ({command:?})")
+        // They go out together, and each is judged by itself.
+        for command in commands {
+            let (group, wake) = (group.clone(), Arc::clone(&self.wake));
+            self.task.spawn(async move {
+                match tokio::time::timeout(PROPOSAL_PATIENCE, group.propose(command.clone())).await {
+                    Ok(Proposed::Outcome(Outcome::Applied)) => debug!("agreed: {command:?}"),
+                    Ok(Proposed::Outcome(Outcome::Rejected(why))) => info!("not agreed: {why} ({command:?})"),
+                    Ok(Proposed::Unknown(why)) => {
+                        info!("it is not known whether this was agreed: {why} ({command:?})")
+                    }
+                    Err(_) => info!("no answer in time to a proposal ({command:?})"),
                 }
-                Err(_) => info!("no answer in time to a proposal ({command:?})"),
-            }
-            wake.notify_one();
-        });
+                wake.notify_one();
+            });
+        }
     }
 }
 

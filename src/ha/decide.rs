@@ -27,6 +27,9 @@ pub fn decide(o: &Observation) -> Decision {
     if pause::is_paused(o) {
         decision.because.insert_str(0, "PAUSE: ");
     }
+    if let Some(left) = succession::patience_left(o) {
+        decision = decision.again_in(left);
+    }
     if is_change_near(o) { decision.again_in(CHANGE_IS_NEAR) } else { decision }
 }
 

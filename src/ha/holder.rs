@@ -264,7 +264,10 @@ fn job_running(o: &Observation, kind: JobKind) -> Decision {
     // The deadline of an earlier epoch is extended no more: it would end PostgreSQL in the middle of the action.
     let is_armed_for_another =
         o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some() && guard.epoch != epoch);
-    if is_armed_for_another { decision.act(Action::Guard(GuardAction::Arm { epoch })) } else { decision }
+    let decision =
+        if is_armed_for_another { decision.act(Action::Guard(GuardAction::Arm { epoch })) } else { decision };
+    let next = sync::while_promoted(o).filter(|_| kind == JobKind::Promote);
+    next.into_iter().fold(decision, Decision::act)
 }
 
 /// Is there a member which could take over without losing more than is allowed? One that has not followed this node's
@@ -409,21 +412,22 @@ fn running(o: &Observation) -> Decision {
         let Some(timeline) = reserved else {
             let because =
                 "the number of the new timeline is reserved, so that no other promotion makes the same";
-            return Decision::new(State::Promoting, Rule::ReserveTimeline, because, SOON)
+            let reserve = Decision::new(State::Promoting, Rule::ReserveTimeline, because, SOON)
                 .act(Action::Propose(Command::ReserveTimeline { epoch, above }))
-                .act(arm)
                 .wait("a majority to agree on the number");
+            // Agreed on together with the number: the promotion does not wait for it.
+            let widens = sync::while_promoted(o).filter(proposes);
+            return widens.into_iter().chain([arm]).fold(reserve, Decision::act);
         };
         let because = "promoted self to leader by acquiring the lease";
         let promote = Decision::new(State::Promoting, Rule::Promote, because, SOON)
             .act(arm)
             .act(Action::Postgres(PgAction::Promote { timeline }))
             .wait("PostgreSQL to leave recovery");
-        // Meanwhile: a standby that finds no slot of its own tries again only after a second.
-        return match missing_slots(o, server) {
-            Some(slots) => promote.act(slots),
-            None => promote,
-        };
+        // Meanwhile: whom commits wait for, and the slots, without which a standby tries again only after a second. Nobody is
+        // told of a new primary before they are there.
+        let also = sync::while_promoted(o).into_iter().chain(missing_slots(o, server));
+        return also.fold(promote, Decision::act);
     }
     if !is_armed {
         return Decision::new(State::Primary, Rule::ArmGuard, "the guard is armed", SOON).act(arm);

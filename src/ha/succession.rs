@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgherd_raft::lease::patience;
+use pgherd_raft::lease::{margin, patience};
 use pgherd_raft::model::{Basis, Command, Intent, IntentEnd, MemberId, MemberKind};
 
 use super::action::{Action, JobKind, LeaseAction, PgAction};
@@ -20,12 +20,12 @@ use super::standby;
 
 /// How soon a candidate asks again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// Timers may end a moment early.
+const JUST_AFTER: Duration = Duration::from_millis(2);
 /// How much longer each worse candidate waits before it stops waiting for the better ones.
 const PATIENCE_WITH_BETTER: Duration = Duration::from_secs(3);
 /// How long a new cluster waits for members that might have data.
 const BOOTSTRAP_PATIENCE: Duration = Duration::from_millis(1500);
-/// The old stream is ended this long before the holder's epoch could be closed.
-const END_STREAM_EARLY: Duration = Duration::from_secs(1);
 /// How long an unfinished stream of another candidate is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the position of a member that is silent is waited for; then it counts as unknown.
@@ -35,6 +35,16 @@ const POSITION_PATIENCE: Duration = Duration::from_millis(500);
 pub(super) const AWAITS_POSITIONS: &str = "final positions";
 /// What it waits for when a member is silent.
 pub(super) const AWAITS_REPORT: &str = "its report";
+
+/// How long until this node's patience with a silent holder ends; none: it has ended, or nobody waits for it. No event
+/// tells of the end of a silence.
+pub(super) fn patience_left(o: &Observation) -> Option<Duration> {
+    let tenure = o.cluster.lease.tenure.as_ref()?;
+    let waits = tenure.holder != o.me && !tenure.pinned && o.cluster.lease.voters.contains(&o.me);
+    let patience = patience(Duration::from_millis(tenure.ttl_ms));
+    (waits && o.lease.quiet_for <= patience && takes_part(o))
+        .then(|| patience.saturating_sub(o.lease.quiet_for) + JUST_AFTER)
+}
 
 /// The holder is another member: has it been silent for long? None: it has not, or this node keeps out of it.
 pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Decision> {
@@ -107,10 +117,11 @@ pub(super) fn takes_part(o: &Observation) -> bool {
 }
 
 /// Shortly before the epoch can be closed, and while the lease is vacant, the old stream is ended here, so that this
-/// node's position is final when it is compared.
+/// node's position is final when it is compared. Not before the holder's own deadline: until then it may acknowledge
+/// what would be missing here.
 pub(super) fn end_stream(o: &Observation, wait: Duration) -> Option<Decision> {
     let server = o.postgres.server.of_any_age()?;
-    let early = wait.saturating_sub(END_STREAM_EARLY);
+    let early = wait.saturating_sub(margin(wait));
     if o.lease.quiet_for < early || !takes_part(o) || o.postgres.configured_upstream.is_none() {
         return None;
     }

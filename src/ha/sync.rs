@@ -166,12 +166,13 @@ pub(super) fn before_writing(o: &Observation) -> Option<Decision> {
     Some(configure(&SyncNames::Agreed { set: last, any: wanted.is_any() }))
 }
 
-/// Before a standby is promoted: PostgreSQL must be seen to use a set that is agreed on; none: it does.
+/// Before a standby is promoted: PostgreSQL must be seen to use a set that is agreed on, or under which nobody
+/// acknowledges anything; none: it does.
 ///
 /// Whether commits wait at all is told to the sessions by the checkpointer alone, which may be in the middle of a long
 /// restartpoint: a value written at the last moment would come too late, and the first commits would be acknowledged by
 /// nobody else. So a standby keeps a value under which everything waits ([`for_standby`]), and starts its time as the
-/// primary with that one.
+/// primary with that one, or with the one that follows it meanwhile ([`while_promoted`]).
 pub(super) fn before_promotion(o: &Observation) -> Option<Decision> {
     if o.policy.sync.mode == SyncMode::Off {
         return before_writing(o);
@@ -189,11 +190,37 @@ pub(super) fn before_promotion(o: &Observation) -> Option<Decision> {
                 .wait("PostgreSQL to use its synchronous_standby_names"),
         );
     }
-    if agreed.is_target(&configured) {
+    let is_silent = configured.names.len() < configured.needed;
+    if is_silent || agreed.is_target(&configured) {
         return None;
     }
     // Without room it goes on with more than is agreed: nobody is told anything under it, and the next step makes room.
     has_room(agreed, &configured).then(|| decision(o, Step::Widen(configured.clone()), &waiting(o)))
+}
+
+/// While a standby is promoted: the step towards the set of the standbys that are about to follow it, so that its first
+/// commit waits for their streams and for nothing else.
+pub(super) fn while_promoted(o: &Observation) -> Option<Action> {
+    let wanted = wanted(o, &expected(o));
+    let set = wanted.set();
+    let configured = o.postgres.sync_configured.set();
+    if set.is_asynchronous() || configured.is_asynchronous() {
+        return None;
+    }
+    let situation = Situation {
+        agreed: &o.cluster.synchrony,
+        configured: &configured,
+        in_use: None,
+        flushed: &BTreeMap::new(),
+        wanted: &set,
+        me: &o.my_name(),
+    };
+    let step = next_step(&situation)?;
+    let may_be_done = match &step {
+        Step::Widen(_) | Step::Configure(_) => true,
+        Step::Narrow(_) => false,
+    };
+    may_be_done.then(|| decision(o, step, &wanted).actions.into_iter().next()).flatten()
 }
 
 /// A standby is told to use the set under which nobody acknowledges, for the moment of its promotion; none: it does.

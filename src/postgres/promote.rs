@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pgherd_raft::clock;
+use pgherd_raft::lease::BootTime;
 use pgherd_raft::model::TimelineId;
 use tokio::time::sleep;
 
@@ -12,6 +13,8 @@ use super::error::PgError;
 /// How often a promotion is asked for. A request which arrives while the walreceiver is dying can otherwise sleep a
 /// whole `wal_retrieve_retry_interval`.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How often it is looked whether the server has left recovery: clients wait for it.
+const LOOK: Duration = Duration::from_millis(10);
 /// The checkpoint after a promotion may take this long.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -23,17 +26,17 @@ impl Postgres {
         // this can be interrupted at any point after it.
         self.value_copy().await?;
         let began = clock::now();
-        let mut promoted = false;
+        let mut asked_at = None;
         let asking = async {
             loop {
-                match self.ask_for_promotion(timeline, &mut promoted).await {
+                match self.ask_for_promotion(timeline, &mut asked_at).await {
                     Ok(true) => return Ok(()),
                     Ok(false) => {}
                     // Nothing was asked for, and nothing makes another attempt succeed.
                     Err(error @ PgError::Timeline { .. }) => return Err(error),
                     Err(error) => tracing::debug!("the promotion is asked for again: {}", error.in_full()),
                 }
-                sleep(ASK_AGAIN).await;
+                sleep(LOOK).await;
             }
         };
         tokio::select! {
@@ -43,11 +46,8 @@ impl Postgres {
                 return Err(PgError::Refused(format!("PostgreSQL ended before it was promoted ({how})")));
             }
         }
-        if promoted {
-            tracing::info!(
-                "PostgreSQL left recovery {} ms after the first request",
-                clock::now().since(began).as_millis()
-            );
+        if asked_at.is_some() {
+            tracing::info!("PostgreSQL left recovery after {} ms", clock::now().since(began).as_millis());
             self.verify_timeline(timeline).await;
             self.checkpoint_in_background();
         }
@@ -55,18 +55,25 @@ impl Postgres {
         Ok(())
     }
 
-    /// True when the server is not in recovery.
-    async fn ask_for_promotion(&self, timeline: TimelineId, asked: &mut bool) -> Result<bool, PgError> {
+    /// True when the server is not in recovery. `asked_at`: when it was asked to leave it.
+    async fn ask_for_promotion(
+        &self,
+        timeline: TimelineId,
+        asked_at: &mut Option<BootTime>,
+    ) -> Result<bool, PgError> {
         let session = self.session().await?;
         if !session.is_in_recovery().await? {
             return Ok(true);
         }
+        if asked_at.is_some_and(|asked| clock::now().since(asked) < ASK_AGAIN) {
+            return Ok(false);
+        }
         self.postmaster.may_write().map_err(PgError::postmaster("the promotion is not asked for"))?;
-        if !*asked {
+        if asked_at.is_none() {
             let from = session.checkpoint_timeline().await?;
             self.make_way_for(from, timeline).await?;
         }
-        *asked = true;
+        *asked_at = Some(clock::now());
         session.promote().await?;
         Ok(false)
     }

@@ -16,7 +16,8 @@ impl Postgres {
         let file = layout.slots_file();
         let own = blocking(move || files::read(&file)).await?.unwrap_or_default();
         let mut own: BTreeSet<String> = own.lines().map(str::to_owned).collect();
-        let session = self.session().await?;
+        // Not the kept one: a promotion that is asked for meanwhile would wait for the fsyncs of the slots.
+        let session = self.connect().await?;
         let present = slots(&session, "true").await?;
         let missing: Vec<&String> = names.iter().filter(|name| !present.contains(*name)).collect();
         own.extend(missing.iter().map(|name| (*name).clone()));

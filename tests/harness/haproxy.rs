@@ -89,7 +89,7 @@ fn config(cluster: &Cluster, read_write: u16, read_only: u16) -> String {
     bind 127.0.0.1:{port}
     option httpchk OPTIONS {path}
     http-check expect status 200
-    default-server inter 250ms fall 2 rise 1 on-marked-down shutdown-sessions
+    default-server inter 250ms downinter 100ms fall 2 rise 1 on-marked-down shutdown-sessions
 {servers}
 "
         )

@@ -139,6 +139,8 @@ impl World {
                 node.daemon_stopped_until = now + long;
                 node.daemon.is_some()
             }
+            // Nothing happens on a frozen machine; it may have lost its daemon before, and would wake without either.
+            Fault::KillGuard if node.is_frozen(now) => false,
             Fault::KillGuard => {
                 let was_up = node.guard.take().is_some();
                 // The postmaster has its death signal.

@@ -236,7 +236,8 @@ impl World {
                 let timeline = self.nodes[place].data.wal.timeline();
                 let word = if is_writable { "writable" } else { "gone" };
                 note!(self, "{} PostgreSQL {word} on timeline {timeline}", NAMES[place]);
-                if is_writable {
+                // One that was replaced by fences may be started again in its own lease: it acknowledges nothing.
+                if is_writable && !self.is_silenced(place) {
                     self.check_ledger(place);
                 }
             }
