@@ -27,6 +27,9 @@ use crate::listener::listen;
 const THREADS: usize = 2;
 /// Questions of one connection answered at once: a member asks some at a time, a witness serves many clusters.
 const MAX_STREAMS: u32 = 256;
+/// A node that got no time for some seconds finds questions which their askers have given up since. With hyper's 20 it
+/// would answer by closing the connection, and be silent for longer.
+const GIVEN_UP_QUESTIONS: usize = 1000;
 /// The longest time in which a question may be answered; askers have shorter limits of their own.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How often a silent connection is tried, and how long the other side may take to answer.
@@ -180,6 +183,7 @@ impl Drop for Route {
 async fn serve(listener: TcpListener, service: Listener, stop: CancellationToken) {
     let served = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
+        .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_QUESTIONS))
         .timeout(ANSWER_LIMIT)
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
