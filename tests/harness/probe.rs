@@ -16,6 +16,7 @@ use tokio_postgres::error::SqlState;
 use super::clock;
 use super::cluster::Cluster;
 use super::ports::Place;
+use super::wait;
 use super::workload::Session;
 
 /// Between two writes of a session.
@@ -57,7 +58,7 @@ type Book = Arc<Mutex<Notes>>;
 #[derive(Debug)]
 pub(crate) struct Probes {
     book: Book,
-    _writers: JoinSet<()>,
+    writers: JoinSet<()>,
 }
 
 impl Probes {
@@ -78,7 +79,17 @@ impl Probes {
                 writers.spawn(writer.run());
             }
         }
-        Ok(Self { book, _writers: writers })
+        let probes = Self { book, writers };
+        wait::until_true("a write of the probes", super::cluster::HEAL_LIMIT, async || {
+            probes.findings().acknowledged() > 0
+        })
+        .await?;
+        Ok(probes)
+    }
+
+    /// Ends the probes; what they have seen is kept.
+    pub(crate) async fn stop(&mut self) {
+        self.writers.shutdown().await;
     }
 
     pub(crate) fn findings(&self) -> Findings {
