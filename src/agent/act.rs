@@ -159,6 +159,17 @@ impl Agent {
             .map_err(|error| chain(&error))
     }
 
+    /// What was given up while the disk hung is recorded when the disk answers: until then this node neither renews its
+    /// lease nor gives it back.
+    pub(super) async fn finish_giving_up(&mut self) {
+        let epoch = self.parts.renewer.facts().given_up;
+        if epoch > self.parts.group.given_up()
+            && let Err(why) = self.give_up(epoch).await
+        {
+            debug!("{why}");
+        }
+    }
+
     /// Takes in the answers of the voters. Closes accumulate, since they are durable; the other answers do not.
     pub(super) fn collect_closes(&mut self) {
         let Some(new) = self.closing.answers() else { return };

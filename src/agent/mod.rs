@@ -46,6 +46,8 @@ pub use watchdog::safety_margin;
 const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
 /// Whoever looks again so soon may be waiting for another member's report.
 const WAITS_FOR_REPORTS: Duration = Duration::from_millis(200);
+/// Longer than the members of a new cluster take to come.
+const ADVICE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a clean stop goes on trying to give the lease back once PostgreSQL is stopped.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -117,6 +119,8 @@ pub struct Agent {
     cut_offs: cut_off::CutOffs,
     /// The epoch when this daemon began to take part.
     known_at_start: Option<Epoch>,
+    /// What an operator should know, since when, and whether it was said.
+    advice: Option<(String, BootTime, bool)>,
 }
 
 impl Agent {
@@ -151,6 +155,7 @@ impl Agent {
             watchdog,
             cut_offs,
             known_at_start: None,
+            advice: None,
         };
         let observation = agent.observe().await;
         let decision = ha::decide(&observation);
@@ -180,10 +185,12 @@ impl Agent {
             }
             self.ensure_guard().await;
             self.follow_settings().await;
+            self.finish_giving_up().await;
             let observation = self.observe().await;
             let decision = ha::decide(&observation);
             self.pulse.turned(observation.now, ha::patience_with_holder(&observation));
             self.publish(&observation, &decision);
+            self.advise(&observation);
             self.recorder.look(&observation, &decision);
             let over = self.is_over(&observation, &decision);
             // What the daemon ends with is said by whoever runs it.
@@ -270,6 +277,22 @@ impl Agent {
             None if actions == 0 => info!("{because}"),
             None => info!("{because} (rule {:?})", decision.rule),
         }
+    }
+
+    /// Says what an operator should know about the cluster's plan, once it has been so for a while: members come one by
+    /// one.
+    fn advise(&mut self, observation: &Observation) {
+        let Some(text) = ha::advice(observation) else {
+            self.advice = None;
+            return;
+        };
+        let known = self.advice.take().filter(|(known, ..)| *known == text);
+        let (text, since, told) = known.unwrap_or((text, observation.now, false));
+        let is_due = !told && observation.now.since(since) >= ADVICE_PATIENCE;
+        if is_due {
+            warn!("{text}");
+        }
+        self.advice = Some((text, since, told || is_due));
     }
 
     fn publish(&mut self, observation: &Observation, decision: &Decision) {

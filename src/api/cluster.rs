@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::standing::{Standing, SyncRole};
 use super::status::{self, PostgresState};
-use crate::ha::{REPORT_FRESH, is_paused, streams};
+use crate::ha::{REPORT_FRESH, advice, is_paused, streams};
 
 /// Everybody as this node knows them.
 pub(super) fn document(standing: &Standing) -> Value {
@@ -37,6 +37,11 @@ pub(super) fn document(standing: &Standing) -> Value {
                 .collect::<Vec<_>>(),
         },
     });
+    if let Some(advice) = advice(&standing.view.observation)
+        && let Some(object) = document.get_mut("pgherd").and_then(Value::as_object_mut)
+    {
+        object.insert("warnings".to_owned(), json!([advice]));
+    }
     if is_paused(&standing.view.observation)
         && let Some(object) = document.as_object_mut()
     {

@@ -264,6 +264,10 @@ impl FakeGroup {
         outcome
     }
 
+    pub(super) fn set_failsafe(&self, list: Option<BTreeSet<MemberId>>) {
+        self.inner.lock().expect("not poisoned").0.failsafe = list;
+    }
+
     pub(super) fn state(&self) -> ClusterState {
         self.inner.lock().expect("not poisoned").0.clone()
     }

@@ -45,6 +45,9 @@ pub(super) struct Insight {
     pub(super) pinned: bool,
     #[serde(default)]
     pub(super) raft_leader: Option<String>,
+    /// What an operator should know.
+    #[serde(default)]
+    pub(super) warnings: Vec<String>,
 }
 
 /// A planned switchover.

@@ -216,6 +216,9 @@ fn footer(cluster: &Cluster) -> String {
     if cluster.pause {
         footer.push_str("\n Maintenance mode: on");
     }
+    for warning in &cluster.pgherd.warnings {
+        footer.push_str(&format!("\n Warning: {warning}"));
+    }
     if let Some(planned) = &cluster.scheduled_switchover {
         footer.push_str(&format!("\n Switchover scheduled at: {}", planned.at));
         for (word, name) in [("from", &planned.from), ("to", &planned.to)] {

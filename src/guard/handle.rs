@@ -29,6 +29,10 @@ use crate::ha::{Fact, GuardFacts, Process, WatchdogFacts};
 
 /// A guard answers within a millisecond; a busy machine gets more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// One that has shown no heartbeat for a second is given this time to say that it was the machine.
+const SILENT_ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// One that has not ended PostgreSQL so long after its deadline is not asked at all.
+const OVERDUE: Duration = Duration::from_millis(100);
 /// Starting reads the `postgres` program from disk.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// A new guard may have to wait for its predecessor's end.
@@ -119,7 +123,17 @@ impl Guard {
                 "it belongs to {other}, whose path has the same hash: move one of them"
             )));
         }
-        match Self::take_charge(place, &process).await {
+        if is_overdue(&page) {
+            tracing::warn!(
+                "the guard (pid {}) has not ended PostgreSQL at its deadline: it is ended, and PostgreSQL with it",
+                process.pid
+            );
+            super::watch::end(process).await;
+            return Ok(None);
+        }
+        let is_silent = clock::now().saturating_sub(page.heartbeat()) > clock::nanos(Self::STALE_AFTER);
+        let limit = if is_silent { SILENT_ANSWER_TIMEOUT } else { ANSWER_TIMEOUT };
+        match Self::take_charge(place, &process, limit).await {
             Ok((stream, attachment, warnings)) => {
                 let deadline = Deadline { page: Arc::new(page), attachment };
                 Ok(Some(Self::watched(place, process, stream, deadline, warnings, child.take())?))
@@ -138,9 +152,9 @@ impl Guard {
     async fn take_charge(
         place: &Place,
         process: &Exact,
+        limit: Duration,
     ) -> Result<(BufReader<UnixStream>, u64, Vec<String>), GuardError> {
-        let (answer, stream) =
-            ask(place, process.pid, "attach", NOBODY, Request::Attach, ANSWER_TIMEOUT).await?;
+        let (answer, stream) = ask(place, process.pid, "attach", NOBODY, Request::Attach, limit).await?;
         if let Answer::Attached { attachment, warnings, .. } = answer {
             Ok((stream, attachment, warnings))
         } else {
@@ -455,6 +469,15 @@ fn unexpected(request: &'static str, answer: Answer) -> GuardError {
 }
 
 /// One request on a connection of its own, which is handed back.
+/// PostgreSQL runs although the deadline has passed, and nothing is being done about it: the guard is stopped.
+fn is_overdue(page: &Page) -> bool {
+    let is_over = page
+        .deadline()
+        .is_some_and(|(deadline, _)| clock::now() > deadline.saturating_add(clock::nanos(OVERDUE)));
+    let is_killing = page.last_kill().is_some_and(|kill| kill.finished.is_none());
+    is_over && !is_killing && matches!(page.process(), Process::Running { .. })
+}
+
 async fn ask(
     place: &Place,
     pid: u32,

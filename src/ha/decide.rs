@@ -6,12 +6,17 @@ use pgherd_raft::model::other_system;
 
 use super::action::{Action, GuardAction, PgAction, StopMode};
 use super::decision::{Decision, State};
-use super::facts::{DataDir, Fact, Observation, Process};
+use super::facts::{DataDir, Fact, GuardFacts, Observation, Process};
 use super::rule::Rule;
 use super::{holder, pause, shutdown, standby, succession, switchover};
 
 /// A guard whose heartbeat is older than this is not counted on.
 pub const GUARD_STALE: Duration = Duration::from_secs(1);
+/// A guard that shows its heartbeat and has not ended PostgreSQL so long after its deadline has been stopped meanwhile.
+/// Well within the margin, which is meant for the end of PostgreSQL.
+const GUARD_OVERDUE: Duration = Duration::from_millis(100);
+/// A guard shows its heartbeat several times in this time: one that does not is looked at soon.
+const GUARD_LATE: Duration = Duration::from_millis(300);
 /// How soon to look again when something is under way that may bring no event.
 pub(super) const SOON: Duration = Duration::from_millis(200);
 
@@ -30,7 +35,31 @@ pub fn decide(o: &Observation) -> Decision {
     if let Some(left) = succession::patience_left(o) {
         decision = decision.again_in(left);
     }
-    if is_change_near(o) { decision.again_in(CHANGE_IS_NEAR) } else { decision }
+    if is_change_near(o) {
+        decision = decision.again_in(CHANGE_IS_NEAR);
+    }
+    match look_at_guard_in(o) {
+        Some(soon) => decision.again_in(soon),
+        None => decision,
+    }
+}
+
+/// The guard ends PostgreSQL in time; when the guard itself is stopped, nobody wakes this node but its own clock.
+fn look_at_guard_in(o: &Observation) -> Option<Duration> {
+    let guard = o.guard.of_any_age().filter(|guard| guard.deadline.is_some() && may_be_writable(o))?;
+    if guard.heartbeat_age >= GUARD_LATE {
+        return Some(SOON);
+    }
+    let overdue = guard.deadline?.after(GUARD_OVERDUE).since(o.now);
+    // Renewals put it off; without them it comes, and the node looks around each second anyway.
+    (!overdue.is_zero() && overdue <= Duration::from_secs(1)).then_some(overdue)
+}
+
+/// For how long the guard has not done what it is there for.
+fn guard_overdue(o: &Observation, guard: &GuardFacts) -> Option<Duration> {
+    let late = o.now.since(guard.deadline?);
+    let is_idle = guard.killing_for.is_none() && may_be_writable(o);
+    (is_idle && late > GUARD_OVERDUE).then_some(late)
 }
 
 /// A request that came to nothing is ended beside whatever else is decided, which goes first.
@@ -56,6 +85,12 @@ fn first_rule(o: &Observation) -> Decision {
         return decision;
     }
     if o.cluster.group.is_none() {
+        // Whatever an earlier life of this daemon left running ends with the lease, and nobody else sees to that.
+        if is_armed(o)
+            && let Some(decision) = guard_missing(o)
+        {
+            return decision;
+        }
         return if o.shutting_down { shutdown::decide(o) } else { no_group(o) };
     }
     if let Some(decision) = guard_missing(o).or_else(|| wrong_data(o)) {
@@ -115,6 +150,10 @@ fn without_a_licence_nobody_writes(o: &Observation) -> Option<Decision> {
     )
 }
 
+fn is_armed(o: &Observation) -> bool {
+    o.guard.of_any_age().is_some_and(|guard| guard.deadline.is_some())
+}
+
 fn no_group(o: &Observation) -> Decision {
     let because = "this node does not take part in a Raft group yet";
     let waiting =
@@ -124,10 +163,16 @@ fn no_group(o: &Observation) -> Decision {
 
 fn guard_missing(o: &Observation) -> Option<Decision> {
     let because = match &o.guard {
-        Fact::Known { value, .. } if value.heartbeat_age <= GUARD_STALE => return None,
-        Fact::Known { value, .. } => {
+        Fact::Known { value, .. } if value.heartbeat_age > GUARD_STALE => {
             format!("the guard has shown no heartbeat for {} ms", value.heartbeat_age.as_millis())
         }
+        Fact::Known { value, .. } => match guard_overdue(o, value) {
+            Some(late) => format!(
+                "the guard has not ended PostgreSQL, although its deadline passed {} ms ago",
+                late.as_millis()
+            ),
+            None => return None,
+        },
         Fact::Unknown(why) => format!("there is no guard: {why}"),
     };
     if pause::holds_pinned(o) {

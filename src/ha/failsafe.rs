@@ -117,6 +117,20 @@ pub(super) fn members_stand_back(o: &Observation) -> Option<Duration> {
     Some(until.since(o.now)).filter(|rest| !rest.is_zero())
 }
 
+/// Would the primary go on by promises with these members left? Who would have to stand back, as a clause.
+pub(super) fn would_carry(o: &Observation, living: &BTreeSet<MemberId>) -> Option<String> {
+    let list = o.cluster.failsafe.as_ref().filter(|list| o.policy.failsafe && list.is_subset(living))?;
+    let holder = o.cluster.lease.holder()?;
+    let others = list.iter().filter(|id| **id != holder).map(|id| o.cluster.name_of(*id));
+    let others: Vec<String> = others.collect();
+    let names = others.join(" and ");
+    Some(match others.len() {
+        0 => "no other data node is there".to_owned(),
+        1 => format!("{names} answers it"),
+        _ => format!("{names} answer it"),
+    })
+}
+
 /// What an operator should know: without the witnesses the primary has no majority, and failsafe is off.
 pub fn advice(o: &Observation) -> Option<String> {
     let voters = &o.cluster.lease.voters;

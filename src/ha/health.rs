@@ -17,7 +17,7 @@ use super::candidate::rank;
 use super::decide::{SOON, is_stopped};
 use super::decision::{Decision, State};
 use super::facts::Observation;
-use super::holder::{is_near_enough, release_from};
+use super::holder::{is_near_enough, others_can_fence, release_from};
 use super::report::{own_report, watchdog_trouble};
 use super::rule::Rule;
 
@@ -192,10 +192,11 @@ fn has_well_successor(o: &Observation) -> bool {
         let name = o.cluster.members.get(&id).map(|member| &member.name);
         !synchrony.needs_standbys() || name.is_some_and(|name| synchrony.includes(name))
     };
-    rank(o, None).candidates.iter().any(|candidate| {
-        candidate.id != o.me
-            && counts(candidate.id)
-            && !candidate.report.stands_back
-            && is_near_enough(o, mine, candidate.position)
-    })
+    others_can_fence(o)
+        && rank(o, None).candidates.iter().any(|candidate| {
+            candidate.id != o.me
+                && counts(candidate.id)
+                && !candidate.report.stands_back
+                && is_near_enough(o, mine, candidate.position)
+        })
 }

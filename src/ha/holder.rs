@@ -275,7 +275,17 @@ fn job_running(o: &Observation, kind: JobKind) -> Decision {
 fn has_successor(o: &Observation) -> bool {
     let mine = own_report(o).position;
     let mut others = rank(o, None).candidates.into_iter().filter(|candidate| candidate.id != o.me);
-    others.any(|candidate| is_near_enough(o, mine, candidate.position))
+    others_can_fence(o) && others.any(|candidate| is_near_enough(o, mine, candidate.position))
+}
+
+/// Are the fences of the others enough for a take-over? This node cannot fence: it needs no fence itself, so that the
+/// lease would only come back to it.
+pub(super) fn others_can_fence(o: &Observation) -> bool {
+    let me = o.cluster.members.get(&o.me).map(|member| &member.name);
+    o.cluster.synchrony.sets.iter().filter(|set| !set.is_asynchronous()).all(|set| {
+        let others = set.names.iter().filter(|name| Some(*name) != me).count();
+        others >= set.fences_needed()
+    })
 }
 
 /// Would a member at this position lose no more than is allowed?
@@ -350,7 +360,10 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
     }
     let starting = if has_standby_signal { JobKind::StartStandby } else { JobKind::StartPrimary };
     if let Some(failed) = o.finished.get(&starting).filter(|ended| ended.error.is_some()) {
-        let gave_up = failed.failures >= START_ATTEMPTS || o.policy.primary_start_timeout.is_zero();
+        // Who got the lease anew tries at least once, whatever failed before: there may be nobody else who can take it.
+        let is_tried = failed.epoch == o.cluster.lease.epoch;
+        let gave_up =
+            is_tried && (failed.failures >= START_ATTEMPTS || o.policy.primary_start_timeout.is_zero());
         if gave_up && has_successor(o) {
             let error = failed.error.clone().unwrap_or_default();
             return give_back(o, format!("PostgreSQL does not start: {error}"));

@@ -378,7 +378,10 @@ impl Script {
         };
         if let Some(epoch) = args.take_key("armed") {
             guard.epoch = Epoch(epoch.parse()?);
-            guard.deadline = Some(NOW.after(ms(args.take_key("left").unwrap_or("4000"))?));
+            guard.deadline = Some(match args.take_key("ended") {
+                Some(ago) => BootTime(NOW.0.saturating_sub(ms(ago)?)),
+                None => NOW.after(ms(args.take_key("left").unwrap_or("4000"))?),
+            });
         }
         self.o.guard = match args.next_pos() {
             Some("none") => Fact::Unknown("it did not start".to_owned()),
@@ -553,7 +556,7 @@ impl Script {
             age: ms(args.take_key("age").unwrap_or("100"))?,
             took: ms(args.take_key("took").unwrap_or("100"))?,
             failures: args.take_key("failures").unwrap_or("1").parse()?,
-            epoch: self.o.cluster.lease.epoch,
+            epoch: args.take_key("epoch").map_or(Ok(self.o.cluster.lease.epoch), |n| n.parse().map(Epoch))?,
         };
         self.o.finished.insert(kind, ended);
         Ok(())

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::candidate::{REPORT_FRESH, Ranking};
 use super::evidence;
 use super::facts::{Fact, Observation};
+use super::failsafe;
 use super::report::own_report;
 use super::sync;
 
@@ -245,6 +246,12 @@ fn another_dies(o: &Observation, dead: MemberId, forecast: &mut Forecast) {
     let primary = o.cluster.name_of(holder);
     forecast.because = format!("{name} is not the primary: {primary} stays it");
     if let Some(why) = lost_majority(o, dead) {
+        if let Some(names) = failsafe::would_carry(o, &living(o, dead)) {
+            forecast.because =
+                format!("{primary} would go on without a majority while {names} (failsafe): {why}");
+            forecast.warnings.push(format!("nobody could take over from {primary} until a majority is back"));
+            return;
+        }
         let ttl_ms = o.cluster.lease.tenure.as_ref().map_or(0, |tenure| tenure.ttl_ms);
         forecast.because = format!("{primary} could not renew its lease and would stop PostgreSQL: {why}");
         forecast.waits = vec![Wait { what: "the lease expires".to_owned(), about_ms: ttl_ms }];

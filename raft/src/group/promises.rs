@@ -18,6 +18,8 @@ use crate::store::Store;
 #[derive(Debug)]
 pub(crate) struct Promises {
     promise: Mutex<Promise>,
+    /// One length is written at a time: the last one decided is the last one on disk.
+    writing: tokio::sync::Mutex<()>,
     store: Store,
     applied: watch::Receiver<Arc<Applied>>,
 }
@@ -25,7 +27,7 @@ pub(crate) struct Promises {
 impl Promises {
     pub(crate) fn new(me: MemberId, store: Store, applied: watch::Receiver<Arc<Applied>>) -> Self {
         let promise = Mutex::new(Promise::new(me, store.promise_length(), clock::now()));
-        Self { promise, store, applied }
+        Self { promise, writing: tokio::sync::Mutex::default(), store, applied }
     }
 
     fn promise(&self) -> MutexGuard<'_, Promise> {
@@ -49,6 +51,7 @@ impl Promises {
     /// The record is read while nothing else can be promised or counted: one that was applied before the last count is
     /// seen here, and this promise is seen by the next count.
     pub(crate) async fn ask(&self, request: &FailsafeQuestion) -> io::Result<Result<(), FailsafeRefusal>> {
+        let _writing = self.writing.lock().await;
         let answer = {
             let mut promise = self.promise();
             let applied = Arc::clone(&self.applied.borrow());

@@ -170,3 +170,54 @@ fn who_stands_back_does_not_take_over_from_an_isolated_primary() {
         Ok(())
     });
 }
+
+async fn epoch(cluster: &Cluster, index: usize) -> Result<u64> {
+    let document = rest::get(cluster.node(index)?.ports.rest, "/cluster").await?.json()?;
+    let epoch =
+        document.get("pgherd").and_then(|pgherd| pgherd.get("epoch")).and_then(|epoch| epoch.as_u64());
+    epoch.context("no epoch")
+}
+
+/// Who stood back before is bound by its start, but not where it goes on under the lease that it has.
+#[test]
+fn a_restarted_daemon_keeps_its_primary_and_can_rely_on_failsafe_again() {
+    let plan =
+        Plan::of(2).map(|plan| plan.with_witness().with_links().with_settings(&["failsafe_mode: true"]));
+    run(plan, async |cluster| {
+        cluster.start_links().await?;
+        cluster.start_all()?;
+        let (first, second) = wait_until_ready(cluster).await?;
+        wait_for_the_list(cluster).await?;
+        let mut workload = Workload::watched(cluster, None).await?;
+        cluster.links()?.isolate(first, cluster.nodes.len());
+        wait_for_the_flag(cluster, second, true).await?;
+        cluster.links()?.heal();
+        wait_for_the_flag(cluster, first, false).await?;
+        cluster.wait_until_whole(HEAL_LIMIT).await?;
+        cluster.switchover(first, second).await?;
+        ensure!(cluster.wait_until_whole(HEAL_LIMIT).await? == second);
+        workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
+        let (failures, before) = (workload.ledger.failures(Route::Direct), epoch(cluster, second).await?);
+        let begin = clock::now();
+        cluster.node_mut(second)?.kill_daemon()?;
+        cluster.start_node(second)?;
+        wait::until("an epoch in which the list counts", HEAL_LIMIT, async || {
+            match epoch(cluster, second).await {
+                Ok(epoch) if epoch > before => Ok(()),
+                seen => Err(format!("{seen:?}")),
+            }
+        })
+        .await?;
+        wait_until_ready(cluster).await?;
+        workload.wait_until_writing(begin + ttl(cluster) * 2, HEAL_LIMIT).await?;
+        ensure!(workload.ledger.failures(Route::Direct) == failures, "the restart of the daemon was felt");
+        let begin = clock::now();
+        cluster.links()?.isolate(second, cluster.nodes.len());
+        workload.wait_until_writing(begin + ttl(cluster) * 2, HEAL_LIMIT).await?;
+        ensure!(workload.ledger.failures(Route::Direct) == failures, "failsafe did not carry the primary");
+        cluster.links()?.heal();
+        ensure!(cluster.wait_until_whole(HEAL_LIMIT).await? == second, "the primary changed");
+        workload.finish().await?;
+        Ok(())
+    });
+}

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::faults::Fault;
 use crate::ha::{
-    Action, Closes, GuardAction, JobKind, LeaseAction, Observation, PgAction, Rule, StopMode, Upstream,
-    decide, own_report,
+    Action, Closes, GuardAction, JobKind, LeaseAction, Observation, PgAction, Probe, Rule, StopMode,
+    Upstream, decide, own_report,
 };
 use crate::lease::CloseRequest;
 use crate::model::{ClusterState, Command, Lease};
@@ -13,19 +14,33 @@ use crate::daemon::{Closing, Daemon, Running};
 use crate::model_postgres::{Directory, Server};
 use crate::mutants::{self, Mutant};
 use crate::network::Message;
-use crate::node::{NAMES, SyncFacts, id, index};
+use crate::node::{NAMES, SyncFacts};
 use crate::world::{World, note};
 
 const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
+/// As the product has it.
+const GUARD_OVERDUE: Duration = Duration::from_millis(100);
+const GUARD_ANSWERS_WITHIN: u64 = 500_000;
 const PROPOSAL_PATIENCE: Duration = Duration::from_secs(3);
 
 fn place_of(upstream: &Upstream) -> usize {
     NAMES.iter().position(|name| *name == upstream.name).expect("a member")
 }
 
+fn is_immediate(action: &PgAction) -> bool {
+    matches!(action, PgAction::Stop { mode: StopMode::Immediate, .. })
+}
+
 impl World {
     pub(crate) fn run_agent(&mut self, place: usize) {
         if !self.nodes[place].is_data {
+            return;
+        }
+        if self.nodes[place].daemon.as_ref().is_some_and(|daemon| daemon.leaves_until.is_some()) {
+            self.leave(place);
+            return;
+        }
+        if self.asks_guard(place) {
             return;
         }
         self.collect_job(place);
@@ -40,6 +55,7 @@ impl World {
             return;
         }
         self.ensure_guard(place);
+        self.finish_giving_up(place);
         let sync = SyncFacts { in_use: self.note_sync(place), left_stream: self.note_streams(place) };
         let node = &self.nodes[place];
         let daemon = node.daemon.as_ref().expect("it runs");
@@ -47,12 +63,15 @@ impl World {
         if !daemon.takes_part {
             (cluster.group, cluster.lease) = (None, Lease::default());
         }
-        let mut observation =
-            node.observe(daemon, cluster, self.log.working_leader(), self.log.term, self.now, sync);
+        let leader = self.log.working_leader().map(|leader| self.nodes[leader].id());
+        let voters = &self.log.membership_at(daemon.applied).voters;
+        let mut observation = node.observe(daemon, cluster, (leader, self.log.term, voters), self.now, sync);
         if let Some(mutant) = self.setting.mutant {
             mutants::distort(mutant, &mut observation);
         }
         let decision = decide(&observation);
+        daemon.memory.borrow_mut().note(&observation, &decision);
+        let refuses = matches!(observation.postgres.health.accepts, Probe::Fails { .. });
         *self.rules.entry(decision.rule).or_default() += 1;
         let mut report = own_report(&observation);
         decision.state.as_str().clone_into(&mut report.state);
@@ -66,8 +85,11 @@ impl World {
             note!(self, "{} {state} by {rule:?}: {}", NAMES[place], decision.because);
         }
         if decision.rule == Rule::ShutDownDone {
-            self.end_daemon(place);
+            self.leave(place);
             return;
+        }
+        if refuses {
+            self.prove(Fault::StopPostmaster, place);
         }
         for action in &decision.actions {
             let mode = observation.policy.sync.mode;
@@ -80,13 +102,42 @@ impl World {
         }
     }
 
+    /// The loop waits for the answer of a guard that shows no heartbeat, and ends it without one.
+    fn asks_guard(&mut self, place: usize) -> bool {
+        let now = self.now;
+        let node = &mut self.nodes[place];
+        let Some(until) = node.guard_asked_until else { return false };
+        if now < node.guard_stopped.1 && now < until {
+            return true;
+        }
+        node.guard_asked_until = None;
+        if now < node.guard_stopped.1 && node.guard.is_some() {
+            self.end_guard(place);
+        }
+        false
+    }
+
+    /// What was given up while the consensus disk stalled is recorded when it answers.
+    fn finish_giving_up(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let given_up =
+            node.daemon.as_ref().and_then(|daemon| daemon.holder.as_ref()).map(|(_, h)| h.given_up());
+        if self.now >= node.log_stalled_until {
+            node.given_up = node.given_up.max(given_up.unwrap_or_default());
+        }
+    }
+
     /// A clean stop: the daemon ends, and its guard, which has nothing to watch over.
-    fn end_daemon(&mut self, place: usize) {
+    pub(crate) fn end_daemon(&mut self, place: usize) {
         let starts_at = self.now + self.random.between(500_000, 5_000_000);
         let node = &mut self.nodes[place];
-        (node.daemon, node.guard) = (None, None);
+        node.daemon = None;
+        if node.server.is_none() {
+            node.guard = None;
+        }
         node.daemon_starts_at = Some(starts_at);
         note!(self, "{} daemon ended cleanly", NAMES[place]);
+        self.prove(Fault::CleanStop, place);
     }
 
     /// False: what follows in the decision is not done.
@@ -99,10 +150,15 @@ impl World {
             Action::Postgres(action) => self.on_postgres(place, o, action),
             Action::Guard(action) => self.on_guard(place, o, *action),
             Action::Lease(LeaseAction::GiveUp { epoch }) => {
+                let now = self.now;
                 let node = &mut self.nodes[place];
                 let daemon = node.daemon.as_mut().expect("it runs");
                 if let Some((_, holder)) = &mut daemon.holder {
                     holder.give_up(*epoch);
+                }
+                if now < node.log_stalled_until {
+                    self.prove(Fault::StallLog, place);
+                    return false;
                 }
                 node.given_up = node.given_up.max(*epoch);
                 true
@@ -118,10 +174,11 @@ impl World {
                 let answers = Closes { epoch: *epoch, ..Closes::default() };
                 daemon.closing =
                     Some(Closing { number, since: clock, asked: voters.len(), answered: 0, answers });
-                let request = CloseRequest { candidate: id(place), epoch: *epoch, for_real: *for_real };
-                for voter in voters.iter().map(|voter| index(*voter)) {
+                let request =
+                    CloseRequest { candidate: self.nodes[place].id(), epoch: *epoch, for_real: *for_real };
+                for voter in voters.iter().filter_map(|voter| self.bearer(*voter)).collect::<Vec<_>>() {
                     if voter == place {
-                        self.close_here(place, number, &request);
+                        self.voter_closes(place, place, number, &request);
                     } else {
                         self.send(place, voter, Message::Close { number, request: request.clone() });
                     }
@@ -139,7 +196,7 @@ impl World {
         }
     }
 
-    fn propose(&mut self, place: usize, command: &Command) {
+    pub(crate) fn propose(&mut self, place: usize, command: &Command) {
         let clock = self.nodes[place].clock(self.now);
         let number = self.number();
         let daemon = self.nodes[place].daemon.as_mut().expect("it runs");
@@ -158,15 +215,24 @@ impl World {
     }
 
     fn on_guard(&mut self, place: usize, o: &Observation, action: GuardAction) -> bool {
+        let now = self.now;
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
         match action {
             GuardAction::Ensure => {
+                let deadline = node.guard.as_ref().and_then(|guard| guard.armed).map(|armed| armed.deadline);
+                if deadline.is_some_and(|deadline| clock.since(deadline) > GUARD_OVERDUE) {
+                    self.end_guard(place);
+                } else if node.guard_is_stale(now) {
+                    // It is asked first, in case that it was the machine.
+                    node.guard_asked_until = Some(now + GUARD_ANSWERS_WITHIN);
+                    return false;
+                }
                 self.ensure_guard(place);
                 true
             }
             GuardAction::Kill => {
-                node.server = None;
+                node.kill_server(now);
                 true
             }
             GuardAction::Disarm => node.guard.as_mut().is_some_and(|guard| {
@@ -215,7 +281,7 @@ impl World {
                 server.follow(None, now + ends_in);
             }
             PgAction::SetSync { names } => {
-                if fails {
+                if fails || now < node.data_stalled.1 {
                     return false;
                 }
                 node.data.sync_names = names.clone();
@@ -258,8 +324,16 @@ impl World {
             return;
         }
         let epoch = o.cluster.lease.epoch;
+        let fails = now < node.tools_fail_until && kind != JobKind::Stop;
+        let hangs = now + takes < node.tools_hang_until && (kind != JobKind::Stop || !is_immediate(action));
+        let takes = if hangs { node.tools_hang_until - now } else { takes };
         daemon.jobs.running =
-            Some(Running { kind, action: action.clone(), since: clock, epoch, ends_at: now + takes });
+            Some(Running { kind, action: action.clone(), since: clock, epoch, ends_at: now + takes, fails });
+        let fault = [(fails, Fault::FailTools), (hangs, Fault::HangTools)];
+        for (_, fault) in fault.iter().filter(|(is_met, _)| *is_met) {
+            self.prove(*fault, place);
+        }
+        let node = &mut self.nodes[place];
         match action {
             PgAction::Bootstrap => node.data.directory = Directory::Incomplete,
             PgAction::Clone { .. } => {
@@ -273,7 +347,9 @@ impl World {
                 }
                 let upstream = node.configured_upstream.filter(|_| node.data.has_standby_signal);
                 if node.server.is_none() && node.guard.is_some() {
-                    node.server = Some(Server::start(pid, &mut node.data, upstream, now, takes));
+                    let mut server = Server::start(pid, &mut node.data, upstream, now, takes);
+                    server.stops_at = fails.then_some((now + takes / 2, false));
+                    node.server = Some(server);
                 }
             }
             PgAction::Stop { mode, .. } => {
@@ -293,7 +369,11 @@ impl World {
                     if server.promoted_at.is_none() {
                         server.reserved = is_reserved.then_some(timeline.0);
                     }
-                    server.promoted_at.get_or_insert(now + takes);
+                    if fails {
+                        server.stops_at = Some((now + takes, false));
+                    } else {
+                        server.promoted_at.get_or_insert(now + takes);
+                    }
                 }
             }
             PgAction::Rewind { .. }
@@ -331,6 +411,7 @@ impl World {
         let running = self.nodes[place].daemon.as_ref()?.jobs.running.clone()?;
         let server = self.nodes[place].server.as_ref();
         let tool_ended = now >= running.ends_at;
+        let is_stalled = now < self.nodes[place].data_stalled.1;
         match &running.action {
             PgAction::StartPrimary | PgAction::StartStandby { .. } => match server {
                 None => Some(Err("PostgreSQL ended".to_owned())),
@@ -341,6 +422,10 @@ impl World {
                 Some(server) => (!server.is_in_recovery).then_some(Ok(())),
             },
             PgAction::Stop { .. } => server.is_none().then_some(Ok(())),
+            PgAction::Bootstrap | PgAction::Clone { .. } | PgAction::Rewind { .. } if is_stalled => None,
+            PgAction::Clone { .. } | PgAction::Rewind { .. } if tool_ended && running.fails => {
+                Some(Err("the tool failed".to_owned()))
+            }
             PgAction::Bootstrap if tool_ended => Some(self.bootstrapped(place)),
             PgAction::Clone { source } if tool_ended => Some(self.source(place, source).map(|from| {
                 let copy = self.nodes[from].data.clone();

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Command, Intent};
+use crate::model::{Command, Intent, Outcome};
 
-use crate::network::{CALM, HARSH, Weather};
+use crate::network::{CALM, HARSH, Network, Weather};
 use crate::node::NAMES;
 use crate::random::Random;
 use crate::world::{World, note, settings};
@@ -24,6 +24,16 @@ pub(crate) enum Fault {
     StopDaemon,
     KillGuard,
     KillPostgres,
+    /// SIGSTOP: sessions go on, no new one begins.
+    StopPostmaster,
+    /// The disk of the data directory does not come back.
+    StallData,
+    /// The disk of the consensus store does not come back.
+    StallLog,
+    /// What starts, promotes, rewinds or copies fails.
+    FailTools,
+    /// The same takes long.
+    HangTools,
     /// The whole node makes no step, while its clock runs on.
     Freeze,
     /// One node is cut off both ways.
@@ -42,14 +52,30 @@ pub(crate) enum Fault {
     ChangeTtl,
     /// An operator changes how commits wait for standbys.
     ChangeSync,
+    /// The guard is stopped (SIGSTOP).
+    StopGuard,
+    /// The consensus store is lost.
+    LoseStore,
+    /// An operator names the next primary.
+    Failover,
+    /// Operators pause the cluster, and end that.
+    Pause,
+    Resume,
+    /// The holder's machine is switched off, and an operator says so.
+    DeclareDead,
 }
 
-pub(crate) const ALL: [Fault; 14] = [
+pub(crate) const ALL: [Fault; 25] = [
     Fault::Crash,
     Fault::KillDaemon,
     Fault::StopDaemon,
     Fault::KillGuard,
     Fault::KillPostgres,
+    Fault::StopPostmaster,
+    Fault::StallData,
+    Fault::StallLog,
+    Fault::FailTools,
+    Fault::HangTools,
     Fault::Freeze,
     Fault::Isolate,
     Fault::OneWay,
@@ -59,6 +85,12 @@ pub(crate) const ALL: [Fault; 14] = [
     Fault::Switchover,
     Fault::ChangeTtl,
     Fault::ChangeSync,
+    Fault::StopGuard,
+    Fault::LoseStore,
+    Fault::Failover,
+    Fault::Pause,
+    Fault::Resume,
+    Fault::DeclareDead,
 ];
 
 pub(crate) struct Faults {
@@ -69,6 +101,31 @@ pub(crate) struct Faults {
     pub(crate) effects: u64,
     /// How often each kind took effect.
     pub(crate) counts: BTreeMap<Fault, u64>,
+    /// Faults which have met nothing yet.
+    open: Vec<Open>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    fault: Fault,
+    place: usize,
+    until: u64,
+    /// What the network had lost, doubled and delayed before.
+    seen: (u64, u64),
+}
+
+/// What becomes of a fault.
+enum Brought {
+    /// It met nothing.
+    Nothing,
+    /// It took effect.
+    Done,
+    /// It takes effect until this time, if something meets it.
+    Open(u64),
+}
+
+fn done(is_done: bool) -> Brought {
+    if is_done { Brought::Done } else { Brought::Nothing }
 }
 
 impl Faults {
@@ -79,21 +136,32 @@ impl Faults {
             calm_at: 0,
             effects: 0,
             counts: BTreeMap::new(),
+            open: Vec::new(),
         }
+    }
+
+    fn count(&mut self, fault: Fault) {
+        *self.counts.entry(fault).or_default() += 1;
+        self.effects += 1;
     }
 }
 
 impl World {
     pub(crate) fn bring_faults(&mut self) {
         let now = self.now;
-        if now >= self.faults.heal_at || now >= END {
+        self.see_effects();
+        let is_over = now >= END && self.faults.effects >= ENOUGH;
+        if now >= self.faults.heal_at || is_over {
             self.network.cut.clear();
         }
-        if now >= self.faults.calm_at || now >= END {
+        if now >= self.faults.calm_at || is_over {
             let harsh = self.setting.harsh && (BEGIN..END).contains(&now);
             self.network.weather = if harsh { HARSH } else { CALM };
         }
-        if now < self.faults.next || now >= END && self.faults.effects >= ENOUGH {
+        if is_over {
+            self.resume();
+        }
+        if now < self.faults.next || is_over {
             return;
         }
         let kinds = self.setting.faults;
@@ -105,17 +173,59 @@ impl World {
         let holder = self.log.last().lease.holder().map(crate::node::index);
         let anybody = self.random.index(self.nodes.len());
         let place = holder.filter(|_| self.random.per_mille(500)).unwrap_or(anybody);
-        if self.bring(fault, place) {
-            *self.faults.counts.entry(fault).or_default() += 1;
-            self.faults.effects += 1;
-            note!(self, "FAULT {fault:?} at {}", NAMES[place]);
+        match self.bring(fault, place) {
+            Brought::Nothing => {}
+            Brought::Done => {
+                note!(self, "FAULT {fault:?} at {}", NAMES[place]);
+                self.faults.count(fault);
+            }
+            Brought::Open(until) => {
+                note!(self, "FAULT {fault:?} at {} until {:.3}", NAMES[place], until as f64 / 1e6);
+                let seen = self.network_losses();
+                self.faults.open.retain(|open| (open.fault, open.place) != (fault, place));
+                self.faults.open.push(Open { fault, place, until, seen });
+            }
         }
     }
 
-    fn bring(&mut self, fault: Fault, place: usize) -> bool {
+    fn network_losses(&self) -> (u64, u64) {
+        let Network { lost, twice, late, cut_off, .. } = self.network;
+        (cut_off, lost - cut_off + twice + late)
+    }
+
+    /// Faults of the network have taken effect when a message met them.
+    fn see_effects(&mut self) {
+        let (now, seen) = (self.now, self.network_losses());
+        let mut open = std::mem::take(&mut self.faults.open);
+        open.retain(|fault| {
+            let has_met = match fault.fault {
+                Fault::Isolate | Fault::OneWay | Fault::TwoWay => seen.0 > fault.seen.0,
+                Fault::Storm => seen.1 > fault.seen.1,
+                _ => false,
+            };
+            if has_met {
+                self.faults.count(fault.fault);
+            }
+            !has_met && now < fault.until
+        });
+        self.faults.open = open;
+    }
+
+    /// Something met this fault.
+    pub(crate) fn prove(&mut self, fault: Fault, place: usize) {
+        let met = self.faults.open.iter().position(|open| (open.fault, open.place) == (fault, place));
+        if let Some(met) = met {
+            self.faults.open.swap_remove(met);
+            self.faults.count(fault);
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm for each fault")]
+    fn bring(&mut self, fault: Fault, place: usize) -> Brought {
         let now = self.now;
         let short = self.random.between(100_000, 3_000_000);
         let long = self.random.between(500_000, 14_000_000);
+        let longer = self.random.between(1_000_000, 30_000_000);
         let count = self.nodes.len();
         let other = (place + 1 + self.random.index(count - 1)) % count;
         let node = &mut self.nodes[place];
@@ -125,51 +235,84 @@ impl World {
                 (node.daemon, node.guard, node.server) = (None, None, None);
                 node.daemon_starts_at = Some(now + long);
                 node.clock_offset = long;
+                (node.guard_stopped, node.data_stalled) = ((0, 0), (0, 0));
                 node.data.crash();
-                was_up
+                done(was_up)
+            }
+            Fault::KillDaemon | Fault::StopDaemon | Fault::CleanStop | Fault::Freeze | Fault::LoseStore
+                if now < node.guard_stopped.1 =>
+            {
+                Brought::Nothing
             }
             Fault::KillDaemon => {
                 let was_up = node.daemon.take().is_some();
                 if was_up {
                     node.daemon_starts_at = Some(now + if long > 7_000_000 { long } else { short });
                 }
-                was_up
+                done(was_up)
             }
             Fault::StopDaemon => {
                 node.daemon_stopped_until = now + long;
-                node.daemon.is_some()
+                Brought::Open(now + long)
             }
             // Nothing happens on a frozen machine; it may have lost its daemon before, and would wake without either.
-            Fault::KillGuard if node.is_frozen(now) => false,
+            Fault::KillGuard if node.is_frozen(now) => Brought::Nothing,
             Fault::KillGuard => {
                 let was_up = node.guard.take().is_some();
+                node.guard_stopped = (0, 0);
                 // The postmaster has its death signal.
                 if let Some(server) = node.server.as_mut().filter(|_| was_up) {
                     server.stops_at = Some((now + 50_000, false));
                 }
-                was_up
+                done(was_up)
             }
-            Fault::KillPostgres => node.server.take().is_some(),
+            Fault::KillPostgres => {
+                let was_up = node.server.is_some();
+                node.kill_server(now);
+                done(was_up)
+            }
+            Fault::StopPostmaster => {
+                let Some(server) = &mut node.server else { return Brought::Nothing };
+                server.refuses = true;
+                node.refuses = (now, now + longer);
+                Brought::Open(now + longer)
+            }
+            Fault::StallData => {
+                node.data_stalled = (now, now + longer);
+                Brought::Open(now + longer)
+            }
+            Fault::StallLog => {
+                node.log_stalled_until = now + long;
+                Brought::Open(now + long)
+            }
+            Fault::FailTools => {
+                node.tools_fail_until = now + longer;
+                Brought::Open(now + longer)
+            }
+            Fault::HangTools => {
+                node.tools_hang_until = now + longer;
+                Brought::Open(now + longer)
+            }
             Fault::Freeze => {
                 node.frozen_until = now + long;
-                node.daemon.is_some()
+                Brought::Open(now + long)
             }
             Fault::Isolate => {
                 for other in (0..count).filter(|other| *other != place) {
                     self.network.cut.extend([(place, other), (other, place)]);
                 }
                 self.faults.heal_at = now + long;
-                true
+                Brought::Open(now + long)
             }
             Fault::OneWay => {
                 self.network.cut.insert((place, other));
                 self.faults.heal_at = now + long;
-                true
+                Brought::Open(now + long)
             }
             Fault::TwoWay => {
                 self.network.cut.extend([(place, other), (other, place)]);
                 self.faults.heal_at = now + long;
-                true
+                Brought::Open(now + long)
             }
             Fault::Storm => {
                 let some = |random: &mut Random| random.below(400);
@@ -179,16 +322,82 @@ impl World {
                     late: some(&mut self.random),
                 };
                 self.faults.calm_at = now + long;
-                true
+                Brought::Open(now + long)
             }
             Fault::CleanStop => {
-                let Some(daemon) = node.daemon.as_mut().filter(|_| node.is_data) else { return false };
-                !std::mem::replace(&mut daemon.shutting_down, true)
+                let Some(daemon) = node.daemon.as_mut().filter(|_| node.is_data) else {
+                    return Brought::Nothing;
+                };
+                daemon.shutting_down = true;
+                Brought::Open(now + longer)
             }
-            Fault::Switchover => self.ask_for_switchover(),
-            Fault::ChangeTtl => self.change_ttl(),
-            Fault::ChangeSync => self.setting.sync && self.change_sync(),
+            Fault::Switchover => done(self.ask_for_switchover()),
+            Fault::ChangeTtl => done(self.change_ttl()),
+            Fault::StopGuard => {
+                // Daemon and guard both stopped need a watchdog: a stated limit.
+                if node.guard.is_none() || !node.daemon_runs(now) {
+                    return Brought::Nothing;
+                }
+                node.guard_stopped = (now, now + long);
+                Brought::Open(now + long)
+            }
+            Fault::LoseStore => done(self.lose_store(place)),
+            Fault::Failover => done(self.ask_for_failover(place, short.is_multiple_of(2))),
+            Fault::Pause => done(self.setting.pause && self.set_pause("pause")),
+            Fault::Resume => done(self.setting.pause && self.set_pause("run")),
+            Fault::DeclareDead => done(self.setting.pause && self.declare_dead(other)),
+            Fault::ChangeSync => done(self.setting.sync && self.change_sync()),
         }
+    }
+
+    /// An operator ends what an operator began.
+    fn resume(&mut self) {
+        if self.log.last().settings.document.ends_with("pause") {
+            self.set_pause("run");
+        }
+    }
+
+    fn set_pause(&mut self, word: &str) -> bool {
+        let Some(leader) = self.log.working_leader() else { return false };
+        let settings = &self.log.last().settings;
+        let expected = settings.revision;
+        let Some((rest, was)) = settings.document.rsplit_once(' ').filter(|_| expected.0 > 0) else {
+            return false;
+        };
+        let document = format!("{rest} {word}");
+        word != was
+            && self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
+    }
+
+    /// An operator names the next primary, whether or not there is one, and sometimes accepts a loss.
+    fn ask_for_failover(&mut self, to: usize, accepts_loss: bool) -> bool {
+        let Some(leader) = self.log.working_leader() else { return false };
+        let intent = Intent::Failover { to: self.nodes[to].id(), accepts_loss, holder_is_dead: false };
+        self.commit_at(leader, &Command::SetIntent { intent }) == Outcome::Applied
+    }
+
+    /// An operator switches the holder's machine off, says so, and keeps it off until that is done.
+    fn declare_dead(&mut self, to: usize) -> bool {
+        let Some(leader) = self.log.working_leader() else { return false };
+        let Some(holder) = self.log.last().lease.holder().map(crate::node::index) else { return false };
+        // The others are a majority without it.
+        let voters = &self.log.last().lease.voters;
+        let all_count = self.nodes.iter().all(|node| voters.contains(&node.id()) && node.off_for.is_none());
+        if leader == holder || !all_count {
+            return false;
+        }
+        let intent = Intent::Failover { to: self.nodes[to].id(), accepts_loss: false, holder_is_dead: true };
+        if self.commit_at(leader, &Command::SetIntent { intent }) != Outcome::Applied {
+            return false;
+        }
+        let long = self.random.between(500_000, 14_000_000);
+        let node = &mut self.nodes[holder];
+        (node.daemon, node.guard, node.server) = (None, None, None);
+        node.data.crash();
+        node.clock_offset = long;
+        node.daemon_starts_at = Some(self.now + long);
+        node.off_for = self.log.last().intent.as_ref().map(|pending| pending.id);
+        true
     }
 
     fn change_ttl(&mut self) -> bool {
@@ -198,10 +407,9 @@ impl World {
             return false;
         }
         let ttl = ["2", "4", "8", "15"][self.random.index(4)];
-        let (_, rest) = self.log.last().settings.document.split_once(' ').expect("five words");
+        let (_, rest) = self.log.last().settings.document.split_once(' ').expect("six words");
         let document = format!("{ttl} {rest}");
-        self.commit_at(leader, &Command::SetSettings { expected, document });
-        true
+        self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
     }
 
     fn change_sync(&mut self) -> bool {
@@ -210,16 +418,17 @@ impl World {
         if expected.0 == 0 {
             return false;
         }
+        let is_paused = self.log.last().settings.document.ends_with("pause");
         let document = settings(&mut self.random, true);
-        self.commit_at(leader, &Command::SetSettings { expected, document });
-        true
+        let document = if is_paused { document.replace("run", "pause") } else { document };
+        self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
     }
 
     fn ask_for_switchover(&mut self) -> bool {
         let Some(leader) = self.log.working_leader() else { return false };
         let state = self.log.last();
         let Some(from) = state.lease.holder().filter(|_| state.intent.is_none()) else { return false };
-        self.commit_at(leader, &Command::SetIntent { intent: Intent::Switchover { from, to: None } });
-        true
+        let intent = Intent::Switchover { from, to: None };
+        self.commit_at(leader, &Command::SetIntent { intent }) == Outcome::Applied
     }
 }

@@ -17,12 +17,20 @@ impl World {
         for place in writers {
             let node = &self.nodes[place];
             let clock = node.clock(now);
-            let is_guarded = match &node.guard {
-                Some(guard) => guard.armed.is_some_and(|armed| armed.deadline >= clock),
-                None => false,
-            };
+            // A pinned epoch is the operator's own word.
+            let tenure = self.log.last().lease.tenure.as_ref();
+            let is_pinned = tenure.is_some_and(|tenure| {
+                let session = node.guard.as_ref().map(|guard| guard.session);
+                tenure.pinned && tenure.holder == node.id() && Some(tenure.session) == session
+            });
+            self.pinned_steps += u64::from(is_pinned && !self.nodes[place].is_armed());
+            let node = &self.nodes[place];
+            // Its deadline passes unseen while it is stopped: its daemon ends it, or it is thawed.
+            let is_stopped = now < node.guard_stopped.1;
+            let guard = node.guard.as_ref().and_then(|guard| guard.armed);
+            let is_guarded = guard.is_some_and(|armed| armed.deadline >= clock || is_stopped);
             let ends = node.server.as_ref().is_some_and(|server| server.stops_at.is_some());
-            if !is_guarded && !ends {
+            if !is_guarded && !is_pinned && !ends {
                 self.fail(format!("{} is writable without an armed guard", NAMES[place]));
             }
         }

@@ -3,15 +3,15 @@
 //! A commit counts from the moment at which a client may have been told of it. It must live on while a set is in force
 //! by which it is known to standbys: commits that waited are *covered*; a narrowing to a set which needs standbys covers
 //! whatever was told before it; a narrowing to the asynchronous set uncovers everything, since from there on nobody
-//! promises anything. Commits told by a primary which waits for nobody are not covered, and only lawful while the
-//! asynchronous set is in force.
+//! promises anything. Commits told by a primary which waits for nobody, or for fewer than any set in force asks for, are
+//! not covered, and only lawful while the asynchronous set is in force.
 
 use std::collections::BTreeSet;
 
-use crate::model::{Basis, ClusterState, Command, Epoch, MemberName, SyncSet};
+use crate::model::{Basis, ClusterState, Command, Epoch, Intent, MemberName, SyncSet};
 
 use crate::model_postgres::Wal;
-use crate::node::{NAMES, index};
+use crate::node::{NAMES, Node, index};
 use crate::world::World;
 
 #[derive(Default)]
@@ -54,25 +54,19 @@ impl World {
             self.fail(format!("{} acknowledged a commit alone: {:?}", NAMES[place], state.synchrony.sets));
         }
         if !alone && needs_standbys {
-            self.check_electors(&state, told);
-            self.ledger.covered = Some(point.clone());
+            let is_known = is_known(&self.nodes, &state, told);
+            if !is_known && state.synchrony.can_silence() {
+                self.too_few(&state);
+            }
+            if is_known {
+                self.ledger.covered = Some(point.clone());
+            }
         }
         self.ledger.told = Some(point);
     }
 
-    /// Some set in force has enough names with this commit: then everybody whom fences elect has it.
-    fn check_electors(&mut self, state: &ClusterState, told: u64) {
-        let has = |name: &MemberName| {
-            let place = NAMES.iter().position(|known| *known == name.as_str()).expect("a member");
-            self.nodes[place].data.flushed >= told
-        };
-        let is_known = |set: &&SyncSet| {
-            set.needed > 0 && set.names.iter().filter(|name| has(name)).count() >= set.needed
-        };
-        if !state.synchrony.sets.iter().any(|set| is_known(&set)) {
-            let sets = &state.synchrony.sets;
-            self.fail(format!("a commit was acknowledged by too few of each of {sets:?}"));
-        }
+    fn too_few(&mut self, state: &ClusterState) {
+        self.fail(format!("a commit was acknowledged by too few of each of {:?}", state.synchrony.sets));
     }
 
     /// A server is writable: what counts must be there.
@@ -97,12 +91,22 @@ impl World {
             Command::NarrowSync { to, .. } => {
                 if let Some(told) = self.ledger.told.as_ref().map(|told| told.end).filter(|_| to.needed > 0) {
                     let state = self.log.last().clone();
-                    self.check_electors(&state, told);
+                    if !is_known(&self.nodes, &state, told) {
+                        self.too_few(&state);
+                    }
                 }
                 self.ledger.covered = if to.is_asynchronous() { None } else { self.ledger.told.clone() };
             }
             Command::Grant { to, basis, .. } => {
                 self.ledger.silenced.remove(&index(*to));
+                if let Some(Intent::Failover { to: named, accepts_loss, holder_is_dead }) =
+                    before.intent.as_ref().map(|pending| &pending.intent)
+                    && named == to
+                    && (*accepts_loss || *holder_is_dead)
+                {
+                    // What is lost by it was told to the operator.
+                    (self.ledger.covered, self.ledger.told) = (None, None);
+                }
                 if let (Basis::Fenced, Some(old)) = (basis, before.lease.holder()) {
                     self.silence(before, index(old));
                 }
@@ -151,4 +155,15 @@ impl World {
             self.fail(what);
         }
     }
+}
+
+/// Some set in force has enough names with this commit: then everybody whom fences elect has it.
+fn is_known(nodes: &[Node], state: &ClusterState, told: u64) -> bool {
+    let has = |name: &MemberName| {
+        let place = NAMES.iter().position(|known| *known == name.as_str()).expect("a member");
+        nodes[place].data.flushed >= told
+    };
+    let is_known =
+        |set: &SyncSet| set.needed > 0 && set.names.iter().filter(|name| has(name)).count() >= set.needed;
+    state.synchrony.sets.iter().any(is_known)
 }

@@ -43,5 +43,6 @@ mod random;
 mod reach;
 pub mod replay;
 mod streams;
+mod voters;
 mod world;
 mod worlds;

@@ -18,7 +18,12 @@ impl World {
         let now = self.now;
         let Some(holder) = self.log.last().lease.holder().map(index) else { return false };
         let primary = &self.nodes[holder];
-        primary.acknowledges(now)
+        let pinned = self.log.last().lease.tenure.as_ref().is_some_and(|tenure| tenure.pinned);
+        let voters = &self.log.last().lease.voters;
+        let all_count = self.nodes.iter().all(|node| voters.contains(&node.id()));
+        !pinned
+            && all_count
+            && primary.acknowledges(now)
             && self.is_settled(primary)
             && self.nodes.iter().filter(|node| node.is_data && node.place != holder).all(|node| {
                 let follows = node.server.as_ref().is_some_and(|server| server.upstream == Some(holder));

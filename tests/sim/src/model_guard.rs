@@ -13,6 +13,8 @@ pub(crate) struct Guard {
     pub(crate) session: Session,
     pub(crate) armed: Option<Armed>,
     sealed: bool,
+    /// Since when it kills what does not die.
+    pub(crate) killing_since: Option<BootTime>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +33,7 @@ pub(crate) enum Due {
 
 impl Guard {
     pub(crate) fn new(session: Session) -> Self {
-        Self { session, armed: None, sealed: false }
+        Self { session, armed: None, sealed: false, killing_since: None }
     }
 
     pub(crate) fn arm(&mut self, epoch: Epoch, deadline: BootTime, ttl: Duration, now: BootTime) -> bool {

@@ -202,6 +202,21 @@ impl Data {
 /// A walreceiver which hears nothing for so long ends (`wal_receiver_timeout`, shortened).
 pub(crate) const RECEIVER_TIMEOUT: u64 = 2_000_000;
 
+/// Walsenders of a primary that shuts down wait no longer for a standby that does not answer.
+const DRAINS_WITHIN: u64 = 3_000_000;
+
+/// What a server finds around it in a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around {
+    pub(crate) now: u64,
+    pub(crate) fresh_id: u64,
+    pub(crate) written: u64,
+    /// Every walreceiver that has a connection has everything.
+    pub(crate) is_drained: bool,
+    /// Nothing comes back from the disk.
+    pub(crate) is_stalled: bool,
+}
+
 /// A postmaster and what it is about to do by itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
@@ -215,6 +230,12 @@ pub(crate) struct Server {
     pub(crate) reserved: Option<u32>,
     /// True time at which it is down, and whether cleanly.
     pub(crate) stops_at: Option<(u64, bool)>,
+    /// The shutdown checkpoint is written; walsenders send the rest until this true time at most.
+    pub(crate) drains_until: Option<u64>,
+    /// SIGKILL was sent, and it waits for its disk to die: it runs no instruction any more.
+    pub(crate) is_killed: bool,
+    /// The postmaster is stopped (SIGSTOP): its children go on, and nobody new is let in.
+    pub(crate) refuses: bool,
     /// True time of the checkpoint after a promotion or a crash recovery.
     checkpoint_at: u64,
     /// Whom it follows.
@@ -243,6 +264,9 @@ impl Server {
             promoted_at: None,
             reserved: None,
             stops_at: None,
+            drains_until: None,
+            is_killed: false,
+            refuses: false,
             checkpoint_at: now + takes,
             upstream,
             receiver_until: 0,
@@ -253,23 +277,41 @@ impl Server {
     }
 
     pub(crate) fn is_ready(&self, now: u64) -> bool {
-        now >= self.ready_at
+        now >= self.ready_at && !self.is_killed
+    }
+
+    /// It answers a new session.
+    pub(crate) fn is_open(&self, now: u64) -> bool {
+        self.is_ready(now) && self.drains_until.is_none()
     }
 
     /// A client could be told that its commit is safe.
     pub(crate) fn is_writable(&self, now: u64) -> bool {
-        self.is_ready(now) && !self.is_in_recovery
+        self.is_open(now) && !self.is_in_recovery
     }
 
-    /// One step of its own life. False: it is gone.
-    pub(crate) fn live(&mut self, data: &mut Data, now: u64, fresh_id: u64, written: u64) -> bool {
+    /// One step of its own life. False: it is gone. `is_drained`: every walreceiver that is connected has everything.
+    pub(crate) fn live(&mut self, data: &mut Data, around: &Around) -> bool {
+        let Around { now, fresh_id, written, is_drained, is_stalled } = *around;
+        if self.is_killed {
+            return is_stalled;
+        }
+        if let Some(until) = self.drains_until {
+            return !is_drained && now < until;
+        }
+        if is_stalled {
+            // What waits for the disk is the last to go, and tells nobody anything.
+            self.is_killed |= self.stops_at.is_some_and(|(at, clean)| now >= at && !clean);
+            return true;
+        }
         if let Some((at, clean)) = self.stops_at
             && now >= at
         {
             if clean {
                 self.shut_down(data);
+                self.drains_until = Some(now + DRAINS_WITHIN);
             }
-            return false;
+            return clean && !self.is_in_recovery;
         }
         if self.promoted_at.is_some_and(|at| now >= at) && self.is_in_recovery && self.is_ready(now) {
             self.is_in_recovery = false;

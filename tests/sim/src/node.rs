@@ -1,12 +1,12 @@
 //! One machine: a clock of its own, what its disk holds, and the processes on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::ha::{
-    Closes, Consensus, DataDir, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation, Policy,
-    PostgresFacts, Process, Receiver, Sender, Server as ServerFacts, SyncInUse, SyncMode, SyncPolicy,
-    Upstream,
+    Closes, Consensus, DataDir, Fact, GUARD_STALE, GuardFacts, Health, LeaseFacts, MemberReport, Observation,
+    Policy, PostgresFacts, Probe, Process, Receiver, Sender, Server as ServerFacts, SyncInUse, SyncMode,
+    SyncPolicy, Upstream, WatchdogFacts,
 };
 use crate::lease::BootTime;
 use crate::model::{ClusterState, Epoch, Lsn, MemberId, MemberKind, PostgresAddr, WalPosition};
@@ -18,12 +18,11 @@ use crate::model_sync::Walsender;
 
 pub(crate) const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-pub(crate) fn id(node: usize) -> MemberId {
-    MemberId(node as u64 + 1)
-}
+/// Ids tell the stores of one node apart.
+const PLACES: u64 = 16;
 
 pub(crate) fn index(id: MemberId) -> usize {
-    usize::try_from(id.0 - 1).expect("a small number")
+    usize::try_from((id.0 - 1) % PLACES).expect("a small number")
 }
 
 pub(crate) fn postgres_addr(node: usize) -> PostgresAddr {
@@ -41,6 +40,8 @@ pub(crate) struct Node {
     /// How much faster than true time its clock runs, in parts per million.
     pub(crate) ppm: i64,
     pub(crate) clock_offset: u64,
+    /// The number of its consensus store: a lost one is followed by another, under another id.
+    pub(crate) store: u64,
     // On disk:
     pub(crate) data: Data,
     pub(crate) configured_upstream: Option<usize>,
@@ -58,6 +59,21 @@ pub(crate) struct Node {
     pub(crate) frozen_until: u64,
     pub(crate) daemon_stopped_until: u64,
     pub(crate) daemon_starts_at: Option<u64>,
+    /// By this request an operator said that it is dead, and sees to it until that is done.
+    pub(crate) off_for: Option<u64>,
+    /// The daemon's loop waits for its answer until then.
+    pub(crate) guard_asked_until: Option<u64>,
+    /// From and until: the guard makes no step.
+    pub(crate) guard_stopped: (u64, u64),
+    /// Nothing that is written to the consensus disk comes back until this true time.
+    pub(crate) log_stalled_until: u64,
+    /// From and until: the same for the data disk.
+    pub(crate) data_stalled: (u64, u64),
+    /// From and until: the postmaster accepts no connection.
+    pub(crate) refuses: (u64, u64),
+    /// Tools that begin before these true times fail, or hang until then.
+    pub(crate) tools_fail_until: u64,
+    pub(crate) tools_hang_until: u64,
     pub(crate) lives: u64,
 }
 
@@ -67,6 +83,44 @@ impl Node {
         let now = i64::try_from(now).expect("a short simulation");
         let own = now + now * self.ppm / 1_000_000;
         BootTime(Duration::from_micros(self.clock_offset + own.unsigned_abs()))
+    }
+
+    pub(crate) fn id(&self) -> MemberId {
+        MemberId(self.store * PLACES + self.place as u64 + 1)
+    }
+
+    pub(crate) fn is_armed(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.armed.is_some())
+    }
+
+    pub(crate) fn guard_is_stale(&self, now: u64) -> bool {
+        self.guard.is_some() && self.guard_is_silent_for(now) > GUARD_STALE
+    }
+
+    fn guard_is_silent_for(&self, now: u64) -> Duration {
+        let (from, until) = self.guard_stopped;
+        if now < until { self.clock(now).since(self.clock(from)) } else { Duration::ZERO }
+    }
+
+    /// SIGKILL: what waits for a disk goes when the disk answers.
+    pub(crate) fn kill_server(&mut self, now: u64) {
+        let clock = self.clock(now);
+        let Some(server) = &mut self.server else { return };
+        if now < self.data_stalled.1 {
+            server.is_killed = true;
+            if let Some(guard) = &mut self.guard {
+                guard.killing_since.get_or_insert(clock);
+            }
+        } else {
+            self.end_server();
+        }
+    }
+
+    pub(crate) fn end_server(&mut self) {
+        self.server = None;
+        if let Some(guard) = &mut self.guard {
+            guard.killing_since = None;
+        }
     }
 
     pub(crate) fn is_frozen(&self, now: u64) -> bool {
@@ -97,23 +151,23 @@ impl Node {
         &self,
         daemon: &Daemon,
         cluster: ClusterState,
-        leader: Option<usize>,
-        term: u64,
+        raft: (Option<MemberId>, u64, &BTreeSet<MemberId>),
         now: u64,
         sync: SyncFacts,
     ) -> Observation {
         let clock = self.clock(now);
-        let voters = cluster.members.keys().copied().collect();
-        let raft_leader = leader.map(id);
+        let (raft_leader, term, voters) = raft;
         let guard = self.guard.as_ref().filter(|_| daemon.holder.is_some());
+        let mut postgres = self.postgres_facts(now, sync);
+        daemon.memory.borrow_mut().complete(&mut postgres, clock);
         Observation {
             now: clock,
-            me: id(self.place),
+            me: self.id(),
             consensus: Consensus {
-                is_raft_leader: leader == Some(self.place),
+                is_raft_leader: raft_leader == Some(self.id()),
                 raft_leader,
                 term,
-                voters,
+                voters: voters.clone(),
                 waiting_for: None,
             },
             lease: LeaseFacts {
@@ -136,13 +190,13 @@ impl Node {
                         session: guard.session,
                         deadline: guard.armed.map(|armed| armed.deadline),
                         epoch: guard.armed.map(|armed| armed.epoch).unwrap_or_default(),
-                        heartbeat_age: Duration::ZERO,
-                        killing_for: None,
-                        watchdog: Default::default(),
+                        heartbeat_age: self.guard_is_silent_for(now),
+                        killing_for: guard.killing_since.map(|since| clock.since(since)),
+                        watchdog: WatchdogFacts::default(),
                     })
                 },
             ),
-            postgres: self.postgres_facts(now, sync),
+            postgres,
             peers: self.peers(daemon, &cluster, clock),
             job: daemon.jobs.job(clock),
             finished: daemon.jobs.finished(clock),
@@ -159,7 +213,7 @@ impl Node {
         cluster: &ClusterState,
         clock: BootTime,
     ) -> BTreeMap<MemberId, Fact<MemberReport>> {
-        let others = cluster.members.iter().filter(|(member, _)| **member != id(self.place));
+        let others = cluster.members.iter().filter(|(member, _)| **member != self.id());
         others
             .filter(|(_, member)| member.kind == MemberKind::Data)
             .map(|(member, _)| {
@@ -185,10 +239,11 @@ impl Node {
         let process = match (&self.guard, &self.server) {
             (None, _) => Fact::Unknown("there is no guard".to_owned()),
             (Some(_), None) => Fact::fresh(Process::Stopped),
+            (Some(_), Some(server)) if server.is_killed => Fact::fresh(Process::Ending),
             (Some(_), Some(server)) => Fact::fresh(Process::Running { pid: server.pid, is_child: true }),
         };
         let control = data.control().map_or_else(|| Fact::Unknown("no data".to_owned()), Fact::fresh);
-        let server = self.server.as_ref().filter(|server| server.is_ready(now));
+        let server = self.server.as_ref().filter(|server| server.is_open(now));
         PostgresFacts {
             data_dir,
             control,
@@ -207,8 +262,26 @@ impl Node {
             left_stream: sync.left_stream,
             stalled_stream: BTreeMap::new(),
             fenced: self.fenced,
-            health: Health::default(),
+            health: self.probes(now),
         }
+    }
+
+    /// Of a primary all is asked, of a standby its disk.
+    fn probes(&self, now: u64) -> Health {
+        let clock = self.clock(now);
+        let found = |(from, until): (u64, u64)| {
+            if now < until {
+                Probe::Fails { since: clock.since(self.clock(from)), why: "no answer".to_owned() }
+            } else {
+                Probe::Succeeds { age: Duration::ZERO }
+            }
+        };
+        let disk = found(self.data_stalled);
+        let Some(server) = self.server.as_ref().filter(|server| server.is_writable(now)) else {
+            return Health { disk, ..Health::default() };
+        };
+        let accepts = if server.refuses { found(self.refuses) } else { found((0, 0)) };
+        Health { accepts, writes: disk.clone(), disk, ..Health::default() }
     }
 
     fn server_facts(&self, server: &Server, now: u64) -> ServerFacts {
@@ -258,7 +331,7 @@ fn row(standby: usize, sender: &Walsender) -> Sender {
     }
 }
 
-/// The defaults, with an impatient start-up; the settings of this world are five words.
+/// The defaults, with an impatient start-up; the settings of this world are six words.
 pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
     let document = if cluster.settings.document.is_empty() { first } else { &cluster.settings.document };
     let mut words = document.split(' ');
@@ -272,6 +345,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
     let strict = word() == "strict";
     let node_count = word().parse().expect("a number");
     let fast_failover = word() == "fast";
+    let pause = word() == "pause";
     Policy {
         ttl: Duration::from_secs(ttl),
         loop_wait: Duration::from_secs(10),
@@ -279,7 +353,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
         maximum_lag_on_failover: 1_048_576,
         primary_start_timeout: Duration::from_secs(20),
         primary_health_timeout: Duration::from_secs(10),
-        pause: false,
+        pause,
         failsafe: false,
         sync: SyncPolicy { mode, strict, node_count, fast_failover, ..SyncPolicy::default() },
         use_pg_rewind: true,

@@ -18,9 +18,12 @@ pub(crate) struct Sum {
     lost: u64,
     twice: u64,
     late: u64,
+    lost_answers: u64,
     waited: u64,
     alone: u64,
     silenced: u64,
+    pinned: u64,
+    memberships: u64,
 }
 
 impl Sum {
@@ -35,9 +38,12 @@ impl Sum {
         self.lost += world.network.lost;
         self.twice += world.network.twice;
         self.late += world.network.late;
+        self.lost_answers += world.network.lost_answers;
         self.waited += world.ledger.waited;
         self.alone += world.ledger.alone;
         self.silenced += world.silenced_once;
+        self.pinned += world.pinned_steps;
+        self.memberships += world.memberships;
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
@@ -49,9 +55,12 @@ impl Sum {
         self.lost += other.lost;
         self.twice += other.twice;
         self.late += other.late;
+        self.lost_answers += other.lost_answers;
         self.waited += other.waited;
         self.alone += other.alone;
         self.silenced += other.silenced;
+        self.pinned += other.pinned;
+        self.memberships += other.memberships;
     }
 
     /// What many seeds of all kinds of world should have met and did not.
@@ -65,8 +74,11 @@ impl Sum {
             ("lost messages", self.lost),
             ("messages there twice", self.twice),
             ("late messages", self.late),
+            ("lost answers of what was applied", self.lost_answers),
             ("commits that waited for standbys", self.waited),
             ("commits of a primary alone", self.alone),
+            ("changes of Raft's membership", self.memberships),
+            ("steps of a paused primary without an armed guard", self.pinned),
             ("primaries that were silenced while they ran", self.silenced),
         ];
         unmet.extend(counts.iter().filter(|(_, count)| *count == 0).map(|(what, _)| (*what).to_owned()));
@@ -87,7 +99,11 @@ impl Display for Sum {
             f,
             "{seeds} seeds, {simulated} simulated seconds, {takeovers} takeovers, {silenced} of them while the old primary ran on"
         )?;
-        writeln!(f, "  messages lost {}, twice there {}, late {}", self.lost, self.twice, self.late)?;
+        writeln!(
+            f,
+            "  messages lost {} (of which {} said that a proposal was applied), twice there {}, late {}",
+            self.lost, self.lost_answers, self.twice, self.late
+        )?;
         writeln!(f, "  clients told after standbys {}, by the primary alone {}", self.waited, self.alone)?;
         writeln!(f, "  faults {:?}", self.faults)?;
         writeln!(f, "  rules {:?}", self.rules)

@@ -7,6 +7,7 @@ use crate::ha::{SyncInUse, SyncNames};
 use crate::lease::BootTime;
 use crate::model::{Lsn, SyncSet};
 
+use crate::faults::Fault;
 use crate::mutants::Mutant;
 use crate::node::NAMES;
 use crate::world::World;
@@ -48,6 +49,9 @@ impl World {
         }
         let Some(server) = node.server.as_mut() else { return };
         let told_to_end = server.receiver_ends_at.is_some_and(|at| now >= at);
+        if now < node.data_stalled.1 {
+            return;
+        }
         if server.connection.is_some() && (told_to_end || now >= server.receiver_until) {
             server.end_receiver(&mut node.data);
         }
@@ -69,8 +73,12 @@ impl World {
         let may_stream = node.data.wal.may_stream_from(&self.nodes[from].data.wal);
         let source = &mut self.nodes[from];
         let is_frozen = source.is_frozen(now);
-        let Some(sender) = source.server.as_mut().filter(|s| !is_frozen && s.is_ready(now)) else { return };
+        let Some(sender) = source.server.as_mut().filter(|s| !is_frozen && s.is_open(now)) else { return };
         let pid = sender.pid;
+        if sender.refuses && now < source.refuses.1 {
+            self.prove(Fault::StopPostmaster, from);
+            return;
+        }
         if may_stream && sender.commits.connect(place, now) {
             let server = self.nodes[place].server.as_mut().expect("it runs");
             server.connection = Some((from, pid));
@@ -97,7 +105,7 @@ impl World {
             }
             return;
         }
-        if !connected || source.is_frozen(now) {
+        if !connected || source.is_frozen(now) || sender.is_killed {
             return;
         }
         let ends = sender.stops_at.is_some_and(|(_, clean)| clean);

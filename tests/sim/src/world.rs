@@ -11,15 +11,15 @@ use crate::model::{
     Command, Epoch, GroupId, Incarnation, Member, MemberId, MemberKind, Outcome, Session, Tags,
 };
 
-use crate::daemon::Daemon;
-use crate::faults::Faults;
+use crate::daemon::{Daemon, Held};
+use crate::faults::{Fault, Faults};
 use crate::ledger::Ledger;
 use crate::model_guard::{Due, Guard};
 use crate::model_log::Log;
-use crate::model_postgres::Data;
+use crate::model_postgres::{Around, Data};
 use crate::mutants::Mutant;
 use crate::network::{Message, Network};
-use crate::node::{NAMES, Node, id, index, postgres_addr};
+use crate::node::{NAMES, Node, index, postgres_addr};
 use crate::random::Random;
 use crate::worlds::Setting;
 
@@ -62,6 +62,10 @@ pub(crate) struct World {
     pub(crate) ledger: Ledger,
     /// How often a holder was replaced by fences while its server ran on.
     pub(crate) silenced_once: u64,
+    /// In how many steps a primary was writable under a pinned epoch without an armed guard.
+    pub(crate) pinned_steps: u64,
+    /// How often Raft's membership changed.
+    pub(crate) memberships: u64,
     /// How often each rule decided.
     pub(crate) rules: BTreeMap<Rule, u64>,
     /// The settings of a new cluster.
@@ -77,6 +81,7 @@ impl World {
                 place,
                 first_settings: first_settings.clone(),
                 is_data: !(setting.witness && place + 1 == setting.nodes),
+                store: 0,
                 ppm: i64::try_from(random.below(1001)).expect("small") - 500,
                 clock_offset: random.between(1_000_000, 1_000_000_000),
                 data: Data::empty(),
@@ -90,6 +95,14 @@ impl World {
                 daemon: None,
                 frozen_until: 0,
                 daemon_stopped_until: 0,
+                log_stalled_until: 0,
+                off_for: None,
+                guard_asked_until: None,
+                guard_stopped: (0, 0),
+                data_stalled: (0, 0),
+                refuses: (0, 0),
+                tools_fail_until: 0,
+                tools_hang_until: 0,
                 daemon_starts_at: Some(random.below(1_000_000)),
                 lives: 0,
             })
@@ -112,10 +125,12 @@ impl World {
             highest_epoch: Epoch(0),
             ledger: Ledger::default(),
             silenced_once: 0,
+            pinned_steps: 0,
+            memberships: 0,
             rules: BTreeMap::new(),
             first_settings,
         };
-        let members = world.nodes.iter().map(|node| (id(node.place), member(node))).collect();
+        let members = world.nodes.iter().map(|node| (node.id(), member(node))).collect();
         world.commit(&Command::Found { group: GroupId(1), scope: "sim".to_owned(), members });
         world
     }
@@ -145,9 +160,12 @@ impl World {
         self.deliver();
         for place in self.places() {
             if self.nodes[place].daemon_runs(self.now) {
+                self.release_answers(place);
                 self.renew(place);
                 self.report(place);
                 self.heartbeat(place);
+                self.join(place);
+                self.lead(place);
                 self.run_agent(place);
             }
         }
@@ -160,7 +178,14 @@ impl World {
             if node.is_frozen(self.now) || node.daemon_starts_at.is_none_or(|at| self.now < at) {
                 continue;
             }
+            if node.off_for.is_some()
+                && node.off_for == self.log.last().intent.as_ref().map(|pending| pending.id)
+            {
+                continue;
+            }
+            node.off_for = None;
             node.daemon_starts_at = None;
+            node.guard_asked_until = None;
             node.lives += 1;
             let incarnation = Incarnation(node.lives);
             // The state machine begins a little behind where it was, and comes back with the log.
@@ -186,9 +211,12 @@ impl World {
         for place in self.places().filter(|place| self.nodes[*place].daemon.is_none()) {
             self.log.depose(place);
         }
+        let works = |node: &Node| node.daemon_runs(self.now) && self.now >= node.log_stalled_until;
+        let runs: Vec<usize> = self.places().filter(|place| works(&self.nodes[*place])).collect();
+        let voters = &self.log.membership().voters;
         let runs: Vec<usize> =
-            self.places().filter(|place| self.nodes[*place].daemon_runs(self.now)).collect();
-        let count = self.nodes.len();
+            runs.into_iter().filter(|place| voters.contains(&self.nodes[*place].id())).collect();
+        let count = voters.len();
         let majority =
             |place: &&usize| runs.iter().filter(|other| self.connected(**place, **other)).count() * 2 > count;
         let can_lead: Vec<usize> = runs.iter().filter(majority).copied().collect();
@@ -205,6 +233,7 @@ impl World {
     /// Guards and PostgreSQL, which need no daemon.
     fn live(&mut self) {
         let now = self.now;
+        let drained: Vec<bool> = self.places().map(|place| self.is_drained(place)).collect();
         for place in self.places() {
             let (fresh, written) = (self.random.next(), self.random.below(200));
             let node = &mut self.nodes[place];
@@ -212,12 +241,14 @@ impl World {
                 continue;
             }
             let clock = node.clock(now);
-            let due = node.guard.as_mut().map_or(Due::Nothing, |guard| guard.check(clock));
+            let is_stopped = now < node.guard_stopped.1;
+            let guard = node.guard.as_mut().filter(|_| !is_stopped);
+            let due = guard.map_or(Due::Nothing, |guard| guard.check(clock));
             let due = if self.setting.mutant == Some(Mutant::GuardIgnored) { Due::Nothing } else { due };
             match (due, &mut node.server) {
                 (Due::Quit, Some(server)) => server.stops_at = Some((now + 100_000, false)),
                 (Due::Kill, Some(_)) => {
-                    node.server = None;
+                    node.kill_server(now);
                     note!(self, "{} guard killed PostgreSQL at the deadline", NAMES[place]);
                 }
                 _ => {}
@@ -226,17 +257,23 @@ impl World {
             let Some(server) = &mut node.server else { continue };
             let was_writable = server.is_writable(now - STEP);
             let before = node.data.wal.timeline();
-            let lives = server.live(&mut node.data, now, fresh, written);
+            let is_stalled = now < node.data_stalled.1;
+            let is_stuck = is_stalled && server.is_ready(now) && server.stops_at.is_none();
+            let around = Around { now, fresh_id: fresh, written, is_drained: drained[place], is_stalled };
+            let lives = server.live(&mut node.data, &around);
             let is_writable = lives && server.is_writable(now);
             if !lives {
-                node.server = None;
+                node.end_server();
             }
             self.count_timeline(place, before);
+            if is_stuck {
+                self.prove(Fault::StallData, place);
+            }
             if was_writable != is_writable {
                 let timeline = self.nodes[place].data.wal.timeline();
                 let word = if is_writable { "writable" } else { "gone" };
                 note!(self, "{} PostgreSQL {word} on timeline {timeline}", NAMES[place]);
-                // One that was replaced by fences may be started again in its own lease: it acknowledges nothing.
+                // One that fences keep from telling anybody anything may come up late, until its guard ends it.
                 if is_writable && !self.is_silenced(place) {
                     self.check_ledger(place);
                 }
@@ -252,6 +289,18 @@ impl World {
         }
     }
 
+    /// Does every walreceiver that is connected to this server have everything?
+    fn is_drained(&self, place: usize) -> bool {
+        let node = &self.nodes[place];
+        let Some(server) = node.server.as_ref().filter(|server| server.drains_until.is_some()) else {
+            return true;
+        };
+        self.nodes.iter().all(|other| {
+            let receiver = other.server.as_ref().and_then(|server| server.connection);
+            receiver != Some((place, server.pid)) || other.data.flushed >= node.data.wal.end
+        })
+    }
+
     /// PostgreSQL tells timelines apart by their numbers: each is made once.
     fn count_timeline(&mut self, place: usize, before: u32) {
         let made = self.nodes[place].data.wal.timeline();
@@ -264,15 +313,18 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        while let Some((from, to, message)) = self.network.arrived(self.now) {
+        while let Some((from, to, stores, message)) = self.network.arrived(self.now) {
             let node = &self.nodes[to];
-            if node.daemon.is_none() {
+            // Messages name the ids of sender and receiver.
+            if node.daemon.is_none() || (self.nodes[from].store, node.store) != stores {
                 continue;
             }
             if !node.daemon_runs(self.now) {
                 // It waits in a socket.
+                let is_frozen = node.is_frozen(self.now);
                 let resumes = node.frozen_until.max(node.daemon_stopped_until);
-                self.network.keep(from, to, message, resumes);
+                self.network.keep(from, to, stores, message, resumes);
+                self.prove(if is_frozen { Fault::Freeze } else { Fault::StopDaemon }, to);
                 continue;
             }
             self.receive(from, to, message);
@@ -280,29 +332,39 @@ impl World {
     }
 
     fn receive(&mut self, from: usize, to: usize, message: Message) {
-        let clock = self.nodes[to].clock(self.now);
+        let (clock, sender) = (self.nodes[to].clock(self.now), self.nodes[from].id());
         match message {
-            Message::Renewal(renewal) => {
-                let answer = self.voter_renews(to, &renewal);
-                self.send(to, from, Message::RenewalAnswer(answer));
-            }
-            Message::RenewalAnswer(answer) => self.count(to, id(from), &answer),
-            Message::Close { number, request } => {
-                let verdict = self.voter_closes(to, &request);
-                self.send(to, from, Message::CloseAnswer { number, verdict });
-            }
+            Message::Renewal(renewal) => self.voter_renews(to, from, &renewal),
+            Message::RenewalAnswer(answer) => self.count(to, from, &answer),
+            Message::Close { number, request } => self.voter_closes(to, from, number, &request),
             Message::CloseAnswer { number, verdict } => self.count_close(to, from, number, verdict),
             Message::Propose { number, command } => {
-                if self.log.working_leader() == Some(to) {
+                if self.now < self.nodes[to].log_stalled_until {
+                    self.prove(Fault::StallLog, to);
+                } else if self.log.working_leader() == Some(to) {
                     let outcome = self.commit_at(to, &command);
                     self.send(to, from, Message::Proposed { number, outcome });
                 }
             }
+            Message::Join { id, member } => {
+                if self.log.working_leader() == Some(to) && self.admit(to, id, &member) {
+                    self.send(to, from, Message::Welcome);
+                }
+            }
+            Message::Welcome => {
+                if let Some(daemon) = &mut self.nodes[to].daemon {
+                    daemon.is_welcome = true;
+                }
+            }
             Message::Proposed { number, outcome } => self.proposed(to, number, &outcome),
-            Message::Entries { to: index } => self.apply(to, index),
+            Message::Entries { to: index } => {
+                if self.now >= self.nodes[to].log_stalled_until {
+                    self.apply(to, index);
+                }
+            }
             Message::Report(report) => {
                 if let Some(daemon) = &mut self.nodes[to].daemon {
-                    daemon.reports.insert(id(from), (clock, *report));
+                    daemon.reports.insert(sender, (clock, *report));
                 }
             }
             Message::AskReport => {
@@ -315,7 +377,8 @@ impl World {
     }
 
     pub(crate) fn send(&mut self, from: usize, to: usize, message: Message) {
-        self.network.send(from, to, message, self.now, &mut self.random);
+        let stores = (self.nodes[from].store, self.nodes[to].store);
+        self.network.send(from, to, stores, message, self.now, &mut self.random);
     }
 
     // The log.
@@ -328,6 +391,10 @@ impl World {
             self.count_command(&before, command);
         }
         let state = self.log.last().clone();
+        let voters = &self.log.membership().voters;
+        if let Some(stranger) = state.lease.voters.iter().find(|id| !voters.contains(id)) {
+            self.fail(format!("lease voter {stranger} is no Raft voter after {command:?}"));
+        }
         for violation in state.violations() {
             self.fail(format!("after {command:?}: {violation}"));
         }
@@ -338,7 +405,7 @@ impl World {
             self.highest_epoch = state.lease.epoch;
             let holder = state.lease.holder();
             let name = holder.map_or("nobody", |holder| NAMES[index(holder)]);
-            note!(self, "epoch {} to {name}", state.lease.epoch);
+            note!(self, "epoch {} to {name}, counted by {:?}", state.lease.epoch, state.lease.voters);
             if holder != self.last_holder && self.last_holder.is_some() {
                 self.takeovers += 1;
             }
@@ -352,7 +419,7 @@ impl World {
         let committed = self.log.committed();
         self.apply(leader, committed);
         for other in self.places().filter(|other| *other != leader) {
-            self.send(leader, other, Message::Entries { to: committed });
+            self.replicate(leader, other, committed);
         }
         outcome
     }
@@ -390,7 +457,7 @@ impl World {
                 .as_ref()
                 .is_some_and(|daemon| daemon.applied < committed || !daemon.takes_part);
             if lags {
-                self.send(place, other, Message::Entries { to: committed });
+                self.replicate(place, other, committed);
             }
         }
     }
@@ -401,6 +468,11 @@ impl World {
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
         let session = node.guard.as_ref().map(|guard| guard.session);
+        // It renews no more for a guard that shows no heartbeat.
+        if node.guard_is_stale(self.now) {
+            self.prove(Fault::StopGuard, place);
+            return;
+        }
         let Some(daemon) = &mut node.daemon else { return };
         let lease = &self.log.state(daemon.applied).lease;
         let ttl = lease.tenure.as_ref().map_or(5000, |tenure| tenure.ttl_ms);
@@ -412,32 +484,66 @@ impl World {
             return;
         }
         let Some(renewal) = holder.begin_round(lease, clock) else { return };
-        let voters: Vec<usize> = lease.voters.iter().map(|voter| index(*voter)).collect();
+        let voters: Vec<MemberId> = lease.voters.iter().copied().collect();
+        let voters: Vec<usize> = voters.into_iter().filter_map(|voter| self.bearer(voter)).collect();
         for voter in voters {
             if voter == place {
-                let answer = self.voter_renews(place, &renewal);
-                self.count(place, id(place), &answer);
+                self.voter_renews(place, place, &renewal);
             } else {
                 self.send(place, voter, Message::Renewal(renewal.clone()));
             }
         }
     }
 
-    fn voter_renews(&mut self, place: usize, renewal: &crate::lease::Renewal) -> RenewalAnswer {
+    fn voter_renews(&mut self, place: usize, from: usize, renewal: &crate::lease::Renewal) {
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
         let daemon = node.daemon.as_mut().expect("it runs");
         let lease = &self.log.state(daemon.applied).lease;
         let Answer { floor, verdict } = daemon.voter.renewal(lease, renewal, clock);
-        if let Some(floor) = floor {
-            node.floor = floor;
-            daemon.voter.written(floor);
-        }
         let (epoch, incarnation, round) = (renewal.epoch, renewal.incarnation, renewal.round);
-        RenewalAnswer { epoch, incarnation, round, verdict }
+        let answer = RenewalAnswer { epoch, incarnation, round, verdict };
+        self.answer(place, from, floor, Message::RenewalAnswer(answer));
     }
 
-    fn voter_closes(&mut self, place: usize, request: &crate::lease::CloseRequest) -> CloseVerdict {
+    /// Before an answer that rests on the floor leaves, the floor is on disk.
+    fn answer(&mut self, place: usize, to: usize, floor: Option<Epoch>, message: Message) {
+        let node = &mut self.nodes[place];
+        let daemon = node.daemon.as_mut().expect("it runs");
+        if let Some(floor) = floor {
+            if self.now < node.log_stalled_until {
+                daemon.held.push(Held { to, floor, message });
+                self.prove(Fault::StallLog, place);
+                return;
+            }
+            node.floor = node.floor.max(floor);
+            daemon.voter.written(floor);
+        }
+        if to == place {
+            self.receive(place, place, message);
+        } else {
+            self.send(place, to, message);
+        }
+    }
+
+    /// What waited for the consensus disk leaves when it has answered.
+    fn release_answers(&mut self, place: usize) {
+        if self.now < self.nodes[place].log_stalled_until {
+            return;
+        }
+        let Some(daemon) = &mut self.nodes[place].daemon else { return };
+        for Held { to, floor, message } in std::mem::take(&mut daemon.held) {
+            self.answer(place, to, Some(floor), message);
+        }
+    }
+
+    pub(crate) fn voter_closes(
+        &mut self,
+        place: usize,
+        from: usize,
+        number: u64,
+        request: &crate::lease::CloseRequest,
+    ) {
         let at_once = self.setting.mutant == Some(Mutant::CloseAtOnce);
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
@@ -445,14 +551,11 @@ impl World {
         let lease = &self.log.state(daemon.applied).lease;
         let asked_at = if at_once { clock.after(Duration::from_secs(3600)) } else { clock };
         let Answer { floor, verdict } = daemon.voter.close(lease, request, asked_at);
-        if let Some(floor) = floor {
-            node.floor = floor;
-            daemon.voter.written(floor);
-        }
-        verdict
+        self.answer(place, from, floor, Message::CloseAnswer { number, verdict });
     }
 
-    fn count(&mut self, place: usize, from: MemberId, answer: &RenewalAnswer) {
+    fn count(&mut self, place: usize, from: usize, answer: &RenewalAnswer) {
+        let from = self.nodes[from].id();
         let mutated = self.setting.mutant == Some(Mutant::CountFromAnswer);
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
@@ -481,6 +584,7 @@ impl World {
     }
 
     fn count_close(&mut self, place: usize, from: usize, number: u64, verdict: CloseVerdict) {
+        let from = self.nodes[from].id();
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
         let Some(daemon) = &mut node.daemon else { return };
@@ -491,25 +595,19 @@ impl World {
         let ttl = self.log.state(daemon.applied).lease.tenure.as_ref().map_or(5000, |tenure| tenure.ttl_ms);
         match verdict {
             CloseVerdict::Closed => {
-                closing.answers.closed.insert(id(from));
+                closing.answers.closed.insert(from);
             }
             CloseVerdict::Would => {
-                closing.answers.would.insert(id(from));
+                closing.answers.would.insert(from);
             }
             CloseVerdict::NotYet { quiet_ms, .. }
                 if Duration::from_millis(quiet_ms) >= patience(Duration::from_millis(ttl)) =>
             {
-                closing.answers.silent.insert(id(from));
+                closing.answers.silent.insert(from);
             }
             CloseVerdict::NotYet { .. } | CloseVerdict::Mismatch { .. } | CloseVerdict::NotAVoter => {}
         }
         daemon.finish_closing(clock);
-    }
-
-    /// To the voter of the same node, without the network.
-    pub(crate) fn close_here(&mut self, place: usize, number: u64, request: &crate::lease::CloseRequest) {
-        let verdict = self.voter_closes(place, request);
-        self.count_close(place, place, number, verdict);
     }
 
     // Reports and proposals.
@@ -539,11 +637,22 @@ impl World {
         }
     }
 
+    /// One that shows no heartbeat is ended, and PostgreSQL with it: it has its death signal.
+    pub(crate) fn end_guard(&mut self, place: usize) {
+        let now = self.now;
+        let node = &mut self.nodes[place];
+        node.guard = None;
+        node.guard_stopped = (0, 0);
+        if let Some(server) = &mut node.server {
+            server.stops_at = Some((now + 50_000, false));
+        }
+    }
+
     /// Attaches to the living guard, or starts one; a renewer for its session.
     pub(crate) fn ensure_guard(&mut self, place: usize) {
         let fresh = Session(self.random.next());
         let node = &mut self.nodes[place];
-        let me = id(place);
+        let me = node.id();
         let guard = node.guard.get_or_insert_with(|| Guard::new(fresh));
         let session = guard.session;
         let Some(daemon) = &mut node.daemon else { return };
@@ -554,7 +663,7 @@ impl World {
     }
 }
 
-fn member(node: &Node) -> Member {
+pub(crate) fn member(node: &Node) -> Member {
     Member {
         name: NAMES[node.place].parse().expect("valid"),
         kind: if node.is_data { MemberKind::Data } else { MemberKind::Witness },
@@ -565,11 +674,12 @@ fn member(node: &Node) -> Member {
     }
 }
 
-/// The ttl, the synchronous mode, strict or not, how many acknowledge, and whether fences alone are enough.
+/// The ttl, the synchronous mode, strict or not, how many acknowledge, whether fences alone are enough, and whether the
+/// cluster is paused.
 pub(crate) fn settings(random: &mut Random, sync: bool) -> String {
     let mut one = |of: &[&'static str]| of[random.index(of.len())];
     if !sync {
-        return "5 off lax 1 fast".to_owned();
+        return "5 off lax 1 fast run".to_owned();
     }
     let words = [
         one(&["2", "5"]),
@@ -577,6 +687,7 @@ pub(crate) fn settings(random: &mut Random, sync: bool) -> String {
         one(&["lax", "strict"]),
         one(&["1", "1", "2"]),
         one(&["fast", "fast", "slow"]),
+        "run",
     ];
     words.join(" ")
 }

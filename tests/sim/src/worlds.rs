@@ -12,6 +12,8 @@ pub(crate) struct Setting {
     pub(crate) witness: bool,
     /// Each seed draws a synchronous mode; else there is none.
     pub(crate) sync: bool,
+    /// Operators pause the cluster, and say that machines are dead.
+    pub(crate) pause: bool,
     /// Half of all messages are late while there are faults.
     pub(crate) harsh: bool,
     /// The faults to choose from.
@@ -28,18 +30,25 @@ pub(crate) struct Kind {
 }
 
 pub(crate) const THREE: Setting =
-    Setting { nodes: 3, witness: false, sync: false, harsh: false, faults: &ALL, mutant: None };
+    Setting { nodes: 3, witness: false, sync: false, pause: false, harsh: false, faults: &ALL, mutant: None };
 const WITNESS: Setting = Setting { witness: true, ..THREE };
 pub(crate) const HARSH: Setting = Setting { harsh: true, ..THREE };
 pub(crate) const SYNC: Setting = Setting { sync: true, ..THREE };
 const SYNC_WITNESS: Setting = Setting { sync: true, ..WITNESS };
 pub(crate) const SYNC_FOUR: Setting = Setting { nodes: 4, ..SYNC };
 
-pub(crate) const KINDS: [Kind; 6] = [
-    Kind { name: "three", setting: THREE, seeds: 1_700 },
-    Kind { name: "witness", setting: WITNESS, seeds: 1_700 },
-    Kind { name: "harsh", setting: HARSH, seeds: 1_700 },
-    Kind { name: "sync", setting: SYNC, seeds: 1_700 },
-    Kind { name: "sync-witness", setting: SYNC_WITNESS, seeds: 1_700 },
-    Kind { name: "sync-four", setting: SYNC_FOUR, seeds: 1_700 },
+pub(crate) const PAUSE: Setting = Setting { pause: true, ..THREE };
+pub(crate) const PAUSE_SYNC: Setting = Setting { pause: true, ..SYNC };
+const PAUSE_WITNESS: Setting = Setting { pause: true, ..SYNC_WITNESS };
+
+pub(crate) const KINDS: [Kind; 9] = [
+    Kind { name: "three", setting: THREE, seeds: 1_200 },
+    Kind { name: "witness", setting: WITNESS, seeds: 1_200 },
+    Kind { name: "harsh", setting: HARSH, seeds: 1_200 },
+    Kind { name: "sync", setting: SYNC, seeds: 1_200 },
+    Kind { name: "sync-witness", setting: SYNC_WITNESS, seeds: 1_200 },
+    Kind { name: "sync-four", setting: SYNC_FOUR, seeds: 1_200 },
+    Kind { name: "pause", setting: PAUSE, seeds: 1_200 },
+    Kind { name: "pause-sync", setting: PAUSE_SYNC, seeds: 1_200 },
+    Kind { name: "pause-witness", setting: PAUSE_WITNESS, seeds: 1_200 },
 ];
