@@ -76,8 +76,8 @@ fn legend(svg: &mut String) -> Result<()> {
         svg,
         "<text x=\"0\" y=\"18\" font-size=\"15\" font-weight=\"600\">For how long nobody can write</text>\
          <text x=\"0\" y=\"40\">A dot is a fault; thick mark: p50, thin mark: p99</text>\
-         <circle cx=\"{LEFT}\" cy=\"36\" r=\"4\" fill=\"{DIRECT}\"/><text x=\"{:.0}\" y=\"40\">client that knows all nodes</text>\
-         <circle cx=\"{:.0}\" cy=\"36\" r=\"4\" fill=\"{PROXY}\"/><text x=\"{:.0}\" y=\"40\">through HAProxy</text>\
+         <circle cx=\"{LEFT}\" cy=\"14\" r=\"4\" fill=\"{DIRECT}\"/><text x=\"{:.0}\" y=\"18\">client that knows all nodes</text>\
+         <circle cx=\"{:.0}\" cy=\"14\" r=\"4\" fill=\"{PROXY}\"/><text x=\"{:.0}\" y=\"18\">through HAProxy</text>\
          <text x=\"{WIDTH}\" y=\"40\" text-anchor=\"end\">p50 / p99</text>",
         LEFT + 10.0,
         LEFT + 200.0,
@@ -91,7 +91,7 @@ fn row(svg: &mut String, y: f64, class: &Class, run: &Results) -> Result<()> {
     writeln!(svg, "<line x1=\"0\" y1=\"{y:.1}\" x2=\"{WIDTH}\" y2=\"{y:.1}\" stroke=\"{GRID}\"/>")?;
     writeln!(
         svg,
-        "<text x=\"0\" y=\"{:.1}\">{}<tspan font-size=\"11\"> ({}, ttl {})</tspan></text>",
+        "<text x=\"0\" y=\"{:.1}\">{}<tspan dx=\"5\" font-size=\"11\">({}, ttl {})</tspan></text>",
         middle + 4.0,
         class.title,
         class.mode.as_str(),
