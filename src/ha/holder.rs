@@ -198,14 +198,13 @@ fn await_licence(o: &Observation) -> Decision {
             .act(Action::Postgres(stop))
             .wait(waiting);
     }
-    if let Some(promised) = failsafe::promised(o).filter(|_| !was_won) {
-        let because = format!("{because}: {promised}");
-        return Decision::new(State::Candidate, Rule::StandBack, because, SOON)
-            .wait("the end of the promise");
-    }
     // Between two epochs of the same holder the earlier licence is good until its own deadline.
     let is_licensed = o.lease.licence.is_some_and(|won| won.deadline > o.now);
     let state = if is_licensed && may_be_writable(o) { State::Primary } else { State::Candidate };
+    if let Some(promised) = failsafe::promised(o).filter(|_| !was_won) {
+        let because = format!("{because}: {promised}");
+        return Decision::new(state, Rule::StandBack, because, SOON).wait("the end of the promise");
+    }
     Decision::new(state, Rule::AwaitLicence, because, SOON).wait(waiting)
 }
 

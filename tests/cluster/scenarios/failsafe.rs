@@ -85,6 +85,14 @@ fn without_failsafe_mode_writing_ends_with_the_witnesses() {
         let (primary, _) = wait_until_ready(cluster).await?;
         let off = rest::get(cluster.node(primary)?.ports.rest, "/failsafe").await?;
         ensure!(off.status == 502, "{off:?}");
+        let warning = "data nodes are 2 of 5 voters";
+        let list = cluster.ctl(&["list"]).await?;
+        ensure!(list.contains(warning), "{list}");
+        wait::until("the warning in the log", HEAL_LIMIT, async || {
+            let log = cluster.node(primary).map_err(|error| error.to_string())?.log_tail(10);
+            if log.contains(warning) { Ok(()) } else { Err(log) }
+        })
+        .await?;
         let mut workload = Workload::watched(cluster, None).await?;
         let session = Session::open_patiently(cluster.node(primary)?.ports.postgresql).await?;
         let begin = clock::now();
