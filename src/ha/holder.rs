@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use pgherd_raft::membership::lease_voters_wanted;
-use pgherd_raft::model::{Basis, Command, Epoch, MemberId, MemberKind, Revision, TimelineId, WalPosition};
+use pgherd_raft::model::{Basis, Command, Epoch, MemberId, TimelineId, WalPosition};
 
 use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
 use super::candidate::{REPORT_FRESH, rank};
@@ -12,6 +12,7 @@ use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation, Process};
 use super::health::is_silenced;
+use super::housekeeping::{keep, missing_slots};
 use super::report::{SERVER_FRESH, own_report, watchdog_trouble};
 use super::rule::Rule;
 use super::{failsafe, health, pause, switchover, sync};
@@ -464,54 +465,4 @@ fn highest_timeline(o: &Observation, server: &super::facts::Server) -> TimelineI
         .filter(|report| system.is_none() || report.system_identifier == system)
         .filter_map(|report| Some(report.position?.timeline));
     theirs.fold(server.position.timeline.max(o.postgres.newest_history), TimelineId::max)
-}
-
-/// A primary that was adopted, or that PostgreSQL gave another number than the reserved one: its own is not made again.
-fn records_timeline(o: &Observation, server: &super::facts::Server) -> Option<Action> {
-    let above = server.position.timeline;
-    let is_known = above <= TimelineId(1) || above <= o.cluster.timelines.highest;
-    let epoch = o.cluster.lease.epoch;
-    (!is_known).then_some(Action::Propose(Command::ReserveTimeline { epoch, above }))
-}
-
-/// What a writable primary does beside its work.
-pub(super) fn keep(o: &Observation, server: &super::facts::Server) -> Option<Decision> {
-    housekeeping(o, server).or_else(|| sync::of_primary(o, server))
-}
-
-/// What a running primary records and keeps.
-fn housekeeping(o: &Observation, server: &super::facts::Server) -> Option<Decision> {
-    let decision = |rule, because: &str| Decision::new(State::Primary, rule, because, SOON);
-    if o.cluster.system_identifier.is_none() {
-        let identifier = o.postgres.control.of_any_age()?.system_identifier;
-        let epoch = o.cluster.lease.epoch;
-        return Some(
-            decision(Rule::RecordSystem, "the cluster gets this database system")
-                .act(Action::Propose(Command::SetSystemIdentifier { epoch, identifier })),
-        );
-    }
-    if o.cluster.settings.revision == Revision(0) {
-        let document = o.policy.bootstrap_settings.clone();
-        return Some(
-            decision(Rule::RecordSettings, "the new cluster gets its settings")
-                .act(Action::Propose(Command::SetSettings { expected: Revision(0), document })),
-        );
-    }
-    if let Some(action) = records_timeline(o, server) {
-        let because = "the timeline of this primary counts as made";
-        return Some(decision(Rule::ReserveTimeline, because).act(action));
-    }
-    if let Some(decision) = failsafe::change_list(o) {
-        return Some(decision);
-    }
-    missing_slots(o, server)
-        .map(|slots| decision(Rule::KeepSlots, "replication slots are made for the members").act(slots))
-}
-
-fn missing_slots(o: &Observation, server: &super::facts::Server) -> Option<Action> {
-    let others =
-        o.cluster.members.iter().filter(|(id, member)| **id != o.me && member.kind == MemberKind::Data);
-    let names: BTreeSet<String> = others.map(|(_, member)| member.name.slot_name()).collect();
-    let missing = names.iter().any(|name| server.physical_slots.iter().all(|slot| slot.name != *name));
-    (o.policy.use_slots && missing).then_some(Action::Postgres(PgAction::EnsureSlots { names }))
 }

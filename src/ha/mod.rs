@@ -21,6 +21,7 @@ mod failsafe;
 mod fence;
 mod health;
 mod holder;
+mod housekeeping;
 mod lineage;
 mod meaning;
 mod pause;

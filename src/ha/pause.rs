@@ -27,7 +27,7 @@ use super::holder::{self, is_armed_for};
 use super::report::SERVER_FRESH;
 use super::rule::Rule;
 use super::succession::{self, grant_to_me, takes_part};
-use super::{standby, switchover};
+use super::{housekeeping, standby, switchover};
 
 /// The wish. A cluster which has no database system yet is made first.
 fn is_wanted(o: &Observation) -> bool {
@@ -139,7 +139,7 @@ fn pinned(o: &Observation) -> Decision {
     let lead = Decision::new(state(o), Rule::Lead, because, o.policy.loop_wait);
     let server = o.postgres.server.within(SERVER_FRESH);
     match server.filter(|server| !server.is_in_recovery && o.licence().is_some()) {
-        Some(server) => holder::keep(o, server).unwrap_or(lead),
+        Some(server) => housekeeping::keep(o, server).unwrap_or(lead),
         None => lead,
     }
 }
