@@ -96,6 +96,9 @@ impl World {
             if let Some(early) = mutants::configured_first(self.setting.mutant, action, mode) {
                 self.on_postgres(place, &observation, &early);
             }
+            if self.setting.mutant == Some(Mutant::DisarmEarly) && mutants::pins(action) {
+                self.on_guard(place, &observation, GuardAction::Disarm);
+            }
             if !self.perform(place, &observation, action) {
                 return;
             }
@@ -202,6 +205,12 @@ impl World {
         let daemon = self.nodes[place].daemon.as_mut().expect("it runs");
         if daemon.proposal.is_some() {
             return;
+        }
+        if let Command::SetFailsafe { epoch, members } = command {
+            let holder = daemon.holder.as_mut().map(|(_, holder)| holder);
+            if !holder.is_some_and(|holder| holder.propose_failsafe(*epoch, members.as_ref())) {
+                return;
+            }
         }
         daemon.proposal = Some((number, clock));
         match self.log.working_leader() {

@@ -8,7 +8,7 @@ use crate::ha::{
     Action, Closes, Condemned, ControlState, DataDir, Decision, Finished, Job, JobKind, MemberReport,
     Observation, PgAction, PostgresFacts, Rule, State,
 };
-use crate::lease::{BootTime, Holder, Licence, Voter};
+use crate::lease::{BootTime, Holder, Licence, Promise, Voter};
 use crate::model::{ClusterState, Epoch, Incarnation, MemberId, Session, WalPosition};
 use crate::network::Message;
 
@@ -39,6 +39,7 @@ pub(crate) struct Daemon {
     /// The pending request of an operator, and when this daemon learned of it.
     pub(crate) intent_seen: std::cell::Cell<Option<(u64, BootTime)>>,
     pub(crate) shutting_down: bool,
+    pub(crate) promise: Promise,
     /// The group knows of it, and not as of one that left.
     pub(crate) is_welcome: bool,
     pub(crate) next_join: BootTime,
@@ -138,6 +139,7 @@ impl Daemon {
             published: None,
             intent_seen: std::cell::Cell::default(),
             shutting_down: false,
+            promise: Promise::new(MemberId(0), Duration::ZERO, now),
             is_welcome: false,
             next_join: now,
             next_lead: now,

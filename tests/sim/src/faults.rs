@@ -56,6 +56,10 @@ pub(crate) enum Fault {
     StopGuard,
     /// The consensus store is lost.
     LoseStore,
+    /// All witnesses are lost at once.
+    LoseWitnesses,
+    /// Operators switch failsafe off, or on.
+    ChangeFailsafe,
     /// An operator names the next primary.
     Failover,
     /// Operators pause the cluster, and end that.
@@ -65,7 +69,7 @@ pub(crate) enum Fault {
     DeclareDead,
 }
 
-pub(crate) const ALL: [Fault; 25] = [
+pub(crate) const ALL: [Fault; 27] = [
     Fault::Crash,
     Fault::KillDaemon,
     Fault::StopDaemon,
@@ -87,6 +91,8 @@ pub(crate) const ALL: [Fault; 25] = [
     Fault::ChangeSync,
     Fault::StopGuard,
     Fault::LoseStore,
+    Fault::LoseWitnesses,
+    Fault::ChangeFailsafe,
     Fault::Failover,
     Fault::Pause,
     Fault::Resume,
@@ -228,8 +234,12 @@ impl World {
         let longer = self.random.between(1_000_000, 30_000_000);
         let count = self.nodes.len();
         let other = (place + 1 + self.random.index(count - 1)) % count;
+        let voters = &self.log.last().lease.voters;
+        let all_count = self.nodes.iter().all(|node| voters.contains(&node.id()));
         let node = &mut self.nodes[place];
         match fault {
+            // Nobody leaves while another one's store is being replaced: two losses at once.
+            Fault::CleanStop if !all_count => Brought::Nothing,
             Fault::Crash => {
                 let was_up = node.daemon.is_some() || node.server.is_some();
                 (node.daemon, node.guard, node.server) = (None, None, None);
@@ -342,6 +352,17 @@ impl World {
                 Brought::Open(now + long)
             }
             Fault::LoseStore => done(self.lose_store(place)),
+            Fault::LoseWitnesses => {
+                if self.setting.witnesses < 2 {
+                    return Brought::Nothing;
+                }
+                for witness in self.nodes.iter_mut().filter(|node| !node.is_data) {
+                    witness.daemon = None;
+                    witness.daemon_starts_at = Some(now + longer);
+                }
+                Brought::Open(now + longer)
+            }
+            Fault::ChangeFailsafe => done(self.setting.failsafe && self.change_failsafe()),
             Fault::Failover => done(self.ask_for_failover(place, short.is_multiple_of(2))),
             Fault::Pause => done(self.setting.pause && self.set_pause("pause")),
             Fault::Resume => done(self.setting.pause && self.set_pause("run")),
@@ -400,6 +421,17 @@ impl World {
         true
     }
 
+    fn change_failsafe(&mut self) -> bool {
+        let Some(leader) = self.log.working_leader() else { return false };
+        let settings = &self.log.last().settings;
+        let expected = settings.revision;
+        let Some((was, rest)) = settings.document.split_once(' ').filter(|_| expected.0 > 0) else {
+            return false;
+        };
+        let document = format!("{} {rest}", if was == "safe" { "plain" } else { "safe" });
+        self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
+    }
+
     fn change_ttl(&mut self) -> bool {
         let Some(leader) = self.log.working_leader() else { return false };
         let expected = self.log.last().settings.revision;
@@ -407,8 +439,9 @@ impl World {
             return false;
         }
         let ttl = ["2", "4", "8", "15"][self.random.index(4)];
-        let (_, rest) = self.log.last().settings.document.split_once(' ').expect("six words");
-        let document = format!("{ttl} {rest}");
+        let mut words: Vec<&str> = self.log.last().settings.document.split(' ').collect();
+        words[1] = ttl;
+        let document = words.join(" ");
         self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
     }
 
@@ -421,6 +454,8 @@ impl World {
         let is_paused = self.log.last().settings.document.ends_with("pause");
         let document = settings(&mut self.random, true);
         let document = if is_paused { document.replace("run", "pause") } else { document };
+        let failsafe = self.log.last().settings.document.split(' ').next().unwrap_or_default();
+        let document = format!("{failsafe} {document}");
         self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
     }
 

@@ -3,11 +3,12 @@
 //! The product has no switches: what surrounds the real core here lies to it, or does not do what it says.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::faults::Fault;
 use crate::ha::{Action, Fact, Observation, PgAction, SyncInUse, SyncMode, SyncNames};
 use crate::model::{Basis, ClusterState, Command, Epoch, Outcome, Rejection, SyncSet, Synchrony, apply};
-use crate::worlds::{HARSH, SYNC, SYNC_FOUR, Setting, THREE};
+use crate::worlds::{FAILSAFE, HARSH, PAUSE, SYNC, SYNC_FOUR, Setting, THREE};
 
 /// A rule of the protocol switched off, to see that the invariants notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,18 @@ pub(crate) enum Mutant {
     ForgottenFence,
     /// The position of a fence is read before the walreceiver has ended.
     FenceBeforeEnd,
+    /// One promise is as good as all.
+    MissingPromise,
+    /// A pinned epoch is closed and taken like any other.
+    ClosePinned,
+    /// The guard is disarmed before the pinned epoch is agreed on.
+    DisarmEarly,
+    /// The pin ends although the guard is not armed.
+    ResumeUnarmed,
+    /// The daemon trusts a guard that shows no heartbeat.
+    StoppedGuardTrusted,
+    /// Answers leave before the floor is on disk.
+    AnswerBeforeFloor,
     /// A standby is promoted with whatever `synchronous_standby_names` it has.
     PromoteUnconfigured,
 }
@@ -74,23 +87,29 @@ const fn only(faults: &'static [Fault], world: Setting) -> Setting {
 }
 
 #[rustfmt::skip]
-pub(crate) const CASES: [Case; 16] = [
-    case(Mutant::CountFromAnswer, only(&[Fault::StopDaemon, Fault::OneWay, Fault::TwoWay], HARSH), 590),
-    case(Mutant::NoMajority, THREE, 4),
+pub(crate) const CASES: [Case; 22] = [
+    case(Mutant::CountFromAnswer, only(&[Fault::StopDaemon, Fault::OneWay, Fault::TwoWay], HARSH), 595),
+    case(Mutant::NoMajority, THREE, 39),
     case(Mutant::GuardIgnored, THREE, 0),
-    case(Mutant::CloseAtOnce, THREE, 3),
-    case(Mutant::ForgetfulVoter, only(&[Fault::KillDaemon, Fault::TwoWay, Fault::OneWay], THREE), 31),
-    case(Mutant::NextTimeline, THREE, 23),
-    case(Mutant::TakeClosedUnfenced, SYNC, 5),
-    case(Mutant::TakeVacantUnfenced, only(&[Fault::CleanStop, Fault::TwoWay, Fault::KillPostgres, Fault::Crash], SYNC), 4),
-    case(Mutant::OneFenceTooFew, SYNC, 4),
-    case(Mutant::ConfigureFirst, SYNC, 2),
+    case(Mutant::CloseAtOnce, THREE, 15),
+    case(Mutant::ForgetfulVoter, only(&[Fault::KillDaemon, Fault::TwoWay, Fault::OneWay], THREE), 43),
+    case(Mutant::NextTimeline, THREE, 57),
+    case(Mutant::TakeClosedUnfenced, SYNC, 17),
+    case(Mutant::TakeVacantUnfenced, only(&[Fault::CleanStop, Fault::TwoWay, Fault::KillPostgres, Fault::Crash], SYNC), 6),
+    case(Mutant::OneFenceTooFew, SYNC, 6),
+    case(Mutant::ConfigureFirst, SYNC, 13),
     case(Mutant::NarrowUnseen, SYNC, 2),
-    case(Mutant::NarrowBehind, SYNC_FOUR, 16),
-    case(Mutant::NoRevision, only(&[Fault::ChangeSync, Fault::Storm, Fault::KillDaemon], Setting { harsh: true, ..SYNC }), 43),
-    case(Mutant::ForgottenFence, only(&[Fault::StopDaemon, Fault::OneWay], SYNC), 160),
+    case(Mutant::NarrowBehind, SYNC_FOUR, 27),
+    case(Mutant::NoRevision, only(&[Fault::ChangeSync, Fault::Storm, Fault::KillDaemon], Setting { harsh: true, ..SYNC }), 155),
+    case(Mutant::ForgottenFence, only(&[Fault::StopDaemon, Fault::OneWay], SYNC), 231),
     case(Mutant::FenceBeforeEnd, SYNC, 6),
     case(Mutant::PromoteUnconfigured, SYNC, 7),
+    case(Mutant::MissingPromise, only(&[Fault::LoseWitnesses, Fault::TwoWay, Fault::OneWay], FAILSAFE), 502),
+    case(Mutant::ClosePinned, PAUSE, 28),
+    case(Mutant::DisarmEarly, only(&[Fault::Pause, Fault::Resume, Fault::OneWay, Fault::TwoWay], PAUSE), 3),
+    case(Mutant::ResumeUnarmed, PAUSE, 4),
+    case(Mutant::StoppedGuardTrusted, THREE, 358),
+    case(Mutant::AnswerBeforeFloor, only(&[Fault::StallLog, Fault::KillDaemon, Fault::TwoWay, Fault::OneWay], THREE), 865),
 ];
 
 /// What the daemon of a node believes although it is not so.
@@ -110,6 +129,27 @@ pub(crate) fn distort(mutant: Mutant, o: &mut Observation) {
         Mutant::FenceBeforeEnd if o.postgres.fenced >= o.cluster.lease.epoch => {
             if let Fact::Known { value, .. } = &mut o.postgres.server {
                 value.receiver = None;
+            }
+        }
+        Mutant::ClosePinned if standby => {
+            o.policy.pause = false;
+            if let Some(tenure) = &mut o.cluster.lease.tenure {
+                tenure.pinned = false;
+            }
+        }
+        Mutant::ResumeUnarmed if !standby && !o.policy.pause => {
+            let is_pinned = o.cluster.lease.tenure.as_ref().is_some_and(|tenure| tenure.pinned);
+            if let Fact::Known { value, .. } = &mut o.guard
+                && is_pinned
+            {
+                (value.deadline, value.epoch) =
+                    (Some(o.now.after(Duration::from_secs(3))), o.cluster.lease.epoch);
+            }
+        }
+        Mutant::StoppedGuardTrusted => {
+            if let Fact::Known { value, .. } = &mut o.guard {
+                value.heartbeat_age = Duration::ZERO;
+                value.deadline = value.deadline.map(|deadline| deadline.max(o.now));
             }
         }
         Mutant::PromoteUnconfigured => {
@@ -164,6 +204,11 @@ pub(crate) fn accepts(
             Command::Grant { basis: Basis::Vacant, .. },
             Rejection::TooFewFences | Rejection::BehindFence { .. },
         ) => again(&|state| state.synchrony = Synchrony::default()),
+        (Mutant::ClosePinned, Command::Grant { .. }, Rejection::Pinned) => again(&|state| {
+            if let Some(tenure) = &mut state.lease.tenure {
+                tenure.pinned = false;
+            }
+        }),
         (Mutant::OneFenceTooFew, Command::Grant { .. }, Rejection::TooFewFences) => again(&one_fence_less),
         (Mutant::NoRevision, Command::NarrowSync { epoch, to, .. }, Rejection::Synchrony { .. }) => {
             let lands = *epoch == state.lease.epoch && state.synchrony.sets.contains(to);
@@ -187,4 +232,9 @@ pub(crate) fn configured_first(mutant: Option<Mutant>, action: &Action, mode: Sy
         }
         _ => None,
     }
+}
+
+/// Does it ask for a pinned epoch?
+pub(crate) fn pins(action: &Action) -> bool {
+    matches!(action, Action::Propose(Command::Grant { basis: Basis::Renewed { pinned: true, .. }, .. }))
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ha::MemberReport;
-use crate::lease::{CloseRequest, CloseVerdict, Renewal, RenewalAnswer};
+use crate::lease::{CloseRequest, CloseVerdict, FailsafeQuestion, Renewal, RenewalAnswer};
 use crate::model::{Command, Member, MemberId, Outcome};
 
 use crate::random::Random;
@@ -19,6 +19,8 @@ pub(crate) enum Message {
     Entries { to: usize },
     Join { id: MemberId, member: Box<Member> },
     Welcome,
+    Question(FailsafeQuestion),
+    Promised { question: FailsafeQuestion, is_given: bool },
     Report(Box<MemberReport>),
     AskReport,
 }

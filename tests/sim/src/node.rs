@@ -59,6 +59,8 @@ pub(crate) struct Node {
     pub(crate) frozen_until: u64,
     pub(crate) daemon_stopped_until: u64,
     pub(crate) daemon_starts_at: Option<u64>,
+    /// Of the longest promise to stand back that may be in force.
+    pub(crate) promise_length: Duration,
     /// By this request an operator said that it is dead, and sees to it until that is done.
     pub(crate) off_for: Option<u64>,
     /// The daemon's loop waits for its answer until then.
@@ -181,6 +183,8 @@ impl Node {
                     .closes
                     .as_ref()
                     .map(|(closes, at)| Closes { age: clock.since(*at), ..closes.clone() }),
+                failsafe: daemon.holder.as_ref().map(|(_, holder)| holder.failsafe()).unwrap_or_default(),
+                stands_back: daemon.promise.in_force(clock),
                 ..LeaseFacts::default()
             },
             guard: guard.map_or_else(
@@ -331,11 +335,12 @@ fn row(standby: usize, sender: &Walsender) -> Sender {
     }
 }
 
-/// The defaults, with an impatient start-up; the settings of this world are six words.
+/// The defaults, with an impatient start-up; the settings of this world are seven words.
 pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
     let document = if cluster.settings.document.is_empty() { first } else { &cluster.settings.document };
     let mut words = document.split(' ');
     let mut word = || words.next().unwrap_or_default();
+    let failsafe = word() == "safe";
     let ttl = word().parse().expect("a ttl");
     let mode = match word() {
         "on" => SyncMode::On,
@@ -354,7 +359,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
         primary_start_timeout: Duration::from_secs(20),
         primary_health_timeout: Duration::from_secs(10),
         pause,
-        failsafe: false,
+        failsafe,
         sync: SyncPolicy { mode, strict, node_count, fast_failover, ..SyncPolicy::default() },
         use_pg_rewind: true,
         use_slots: false,

@@ -194,7 +194,10 @@ impl World {
             upstream.is_some_and(|(from, _)| from == place) && node.streams(self.now)
         };
         let is_alone = holds && !self.nodes.iter().any(follows);
-        let is_one_off = self.nodes.iter().any(|node| node.off_for.is_some());
+        // One loss at a time: of two voters that remain while others leave, neither can be spared.
+        let leaves = |node: &Node| node.daemon.as_ref().is_none_or(|daemon| daemon.shutting_down);
+        let is_one_off = !state.leaving.is_empty()
+            || self.nodes.iter().any(|node| node.off_for.is_some() || leaves(node) && node.place != place);
         if is_pinned
             || is_alone
             || is_one_off

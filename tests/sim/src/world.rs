@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::ha::Rule;
 use crate::lease::{
-    Answer, BootTime, CloseVerdict, Licence, RenewalAnswer, Voter, deadline, patience, renewal_interval,
+    Answer, BootTime, CloseVerdict, FailsafeQuestion, Licence, Promise, RenewalAnswer, Voter, deadline,
+    patience, renewal_interval,
 };
 use crate::model::{
     Command, Epoch, GroupId, Incarnation, Member, MemberId, MemberKind, Outcome, Session, Tags,
@@ -64,6 +65,8 @@ pub(crate) struct World {
     pub(crate) silenced_once: u64,
     /// In how many steps a primary was writable under a pinned epoch without an armed guard.
     pub(crate) pinned_steps: u64,
+    /// How often promises extended a licence.
+    pub(crate) extensions: u64,
     /// How often Raft's membership changed.
     pub(crate) memberships: u64,
     /// How often each rule decided.
@@ -75,12 +78,16 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, setting: Setting) -> Self {
         let mut random = Random::new(seed);
-        let first_settings = settings(&mut random, setting.sync);
+        let first_settings = format!(
+            "{} {}",
+            if setting.failsafe { "safe" } else { "plain" },
+            settings(&mut random, setting.sync)
+        );
         let nodes: Vec<Node> = (0..setting.nodes)
             .map(|place| Node {
                 place,
                 first_settings: first_settings.clone(),
-                is_data: !(setting.witness && place + 1 == setting.nodes),
+                is_data: place + setting.witnesses < setting.nodes,
                 store: 0,
                 ppm: i64::try_from(random.below(1001)).expect("small") - 500,
                 clock_offset: random.between(1_000_000, 1_000_000_000),
@@ -96,6 +103,7 @@ impl World {
                 frozen_until: 0,
                 daemon_stopped_until: 0,
                 log_stalled_until: 0,
+                promise_length: Duration::ZERO,
                 off_for: None,
                 guard_asked_until: None,
                 guard_stopped: (0, 0),
@@ -127,6 +135,7 @@ impl World {
             silenced_once: 0,
             pinned_steps: 0,
             memberships: 0,
+            extensions: 0,
             rules: BTreeMap::new(),
             first_settings,
         };
@@ -195,6 +204,7 @@ impl World {
             let voter_since =
                 if self.setting.mutant == Some(Mutant::ForgetfulVoter) { BootTime::default() } else { clock };
             let mut daemon = Daemon::new(incarnation, node.floor, applied, clock);
+            daemon.promise = Promise::new(node.id(), node.promise_length, clock);
             daemon.voter = Voter::new(node.floor, voter_since);
             daemon.voter.learn(&self.log.state(applied).lease, voter_since);
             node.daemon = Some(daemon);
@@ -356,6 +366,8 @@ impl World {
                     daemon.is_welcome = true;
                 }
             }
+            Message::Question(question) => self.promise(to, from, question),
+            Message::Promised { question, is_given } => self.count_promise(to, &question, is_given),
             Message::Proposed { number, outcome } => self.proposed(to, number, &outcome),
             Message::Entries { to: index } => {
                 if self.now >= self.nodes[to].log_stalled_until {
@@ -469,7 +481,8 @@ impl World {
         let clock = node.clock(self.now);
         let session = node.guard.as_ref().map(|guard| guard.session);
         // It renews no more for a guard that shows no heartbeat.
-        if node.guard_is_stale(self.now) {
+        let is_trusted = self.setting.mutant == Some(Mutant::StoppedGuardTrusted);
+        if !is_trusted && node.guard_is_stale(self.now) {
             self.prove(Fault::StopGuard, place);
             return;
         }
@@ -484,6 +497,19 @@ impl World {
             return;
         }
         let Some(renewal) = holder.begin_round(lease, clock) else { return };
+        if daemon.takes_part {
+            holder.know_at_start(daemon.known_at_start);
+        }
+        let (questions, alone) = holder.ask_members(self.log.state(daemon.applied), clock);
+        if let Some(won) = alone {
+            self.extend(place, won);
+        }
+        for question in questions {
+            if let Some(member) = self.bearer(question.member) {
+                self.send(place, member, Message::Question(question));
+            }
+        }
+        let lease = &self.log.state(self.nodes[place].daemon.as_ref().expect("it runs").applied).lease;
         let voters: Vec<MemberId> = lease.voters.iter().copied().collect();
         let voters: Vec<usize> = voters.into_iter().filter_map(|voter| self.bearer(voter)).collect();
         for voter in voters {
@@ -511,7 +537,12 @@ impl World {
         let node = &mut self.nodes[place];
         let daemon = node.daemon.as_mut().expect("it runs");
         if let Some(floor) = floor {
-            if self.now < node.log_stalled_until {
+            let is_stalled = self.now < node.log_stalled_until;
+            if is_stalled && self.setting.mutant == Some(Mutant::AnswerBeforeFloor) {
+                self.send(place, to, message);
+                return;
+            }
+            if is_stalled {
                 daemon.held.push(Held { to, floor, message });
                 self.prove(Fault::StallLog, place);
                 return;
@@ -548,9 +579,14 @@ impl World {
         let node = &mut self.nodes[place];
         let clock = node.clock(self.now);
         let daemon = node.daemon.as_mut().expect("it runs");
-        let lease = &self.log.state(daemon.applied).lease;
+        let mut lease = self.log.state(daemon.applied).lease.clone();
+        if let Some(tenure) =
+            lease.tenure.as_mut().filter(|_| self.setting.mutant == Some(Mutant::ClosePinned))
+        {
+            tenure.pinned = false;
+        }
         let asked_at = if at_once { clock.after(Duration::from_secs(3600)) } else { clock };
-        let Answer { floor, verdict } = daemon.voter.close(lease, request, asked_at);
+        let Answer { floor, verdict } = daemon.voter.close(&lease, request, asked_at);
         self.answer(place, from, floor, Message::CloseAnswer { number, verdict });
     }
 
@@ -562,6 +598,7 @@ impl World {
         let Some(daemon) = &mut node.daemon else { return };
         let Some((_, holder)) = &mut daemon.holder else { return };
         let before = holder.licence();
+        holder.stand_back(daemon.promise.until());
         if self.setting.mutant == Some(Mutant::NoMajority) {
             for voter in self.log.last().lease.voters.iter().filter(|voter| **voter != from) {
                 holder.count(*voter, answer);
@@ -580,6 +617,57 @@ impl World {
         let is_first = before.is_none_or(|last: Licence| last.epoch != won.epoch || last.deadline < won.sent);
         if is_first {
             daemon.wake(clock);
+        }
+    }
+
+    /// The member's side of failsafe.
+    fn promise(&mut self, place: usize, from: usize, question: FailsafeQuestion) {
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        let daemon = node.daemon.as_mut().expect("it runs");
+        let is_given = match daemon.promise.ask(self.log.state(daemon.applied), &question, clock) {
+            Ok(Some(_)) if self.now < node.log_stalled_until => return,
+            Ok(Some(length)) => {
+                node.promise_length = length;
+                daemon.promise.written(length);
+                true
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        self.send(place, from, Message::Promised { question, is_given });
+    }
+
+    fn count_promise(&mut self, place: usize, question: &FailsafeQuestion, is_given: bool) {
+        let mutant = self.setting.mutant;
+        let Some(daemon) = &mut self.nodes[place].daemon else { return };
+        let Some((_, holder)) = &mut daemon.holder else { return };
+        if !is_given && mutant != Some(Mutant::MissingPromise) {
+            holder.count_no_promise(question);
+            return;
+        }
+        let mut won = holder.count_promise(question);
+        if mutant == Some(Mutant::MissingPromise) {
+            let members = self.log.state(daemon.applied).failsafe.clone().unwrap_or_default();
+            for member in members {
+                won = holder.count_promise(&FailsafeQuestion { member, ..question.clone() }).or(won);
+            }
+        }
+        if let Some(won) = won {
+            self.extend(place, won);
+        }
+    }
+
+    /// All members promised.
+    fn extend(&mut self, place: usize, won: Licence) {
+        let node = &mut self.nodes[place];
+        let clock = node.clock(self.now);
+        if let Some(guard) = &mut node.guard {
+            guard.extend(won.epoch, won.deadline, clock);
+        }
+        self.extensions += 1;
+        for witness in self.places() {
+            self.prove(Fault::LoseWitnesses, witness);
         }
     }
 
@@ -657,7 +745,10 @@ impl World {
         let session = guard.session;
         let Some(daemon) = &mut node.daemon else { return };
         if daemon.holder.as_ref().is_none_or(|(of, _)| *of != session) {
-            let holder = crate::lease::Holder::new(me, session, daemon.incarnation, node.given_up);
+            let armed = guard.armed.map(|armed| armed.epoch).unwrap_or_default();
+            daemon.promise.armed_for(armed);
+            let mut holder = crate::lease::Holder::new(me, session, daemon.incarnation, node.given_up);
+            holder.armed_for(armed);
             daemon.holder = Some((session, holder));
         }
     }
