@@ -35,7 +35,10 @@ impl World {
         let clock = node.clock(self.now);
         let (id, entry) = (node.id(), member(node));
         let Some(daemon) = node.daemon.as_mut() else { return };
-        if daemon.is_welcome || daemon.leaves_until.is_some() || clock < daemon.next_join {
+        // That it leaves may be agreed on after its return.
+        let state = self.log.state(daemon.applied);
+        let is_in = state.members.contains_key(&id) && !state.leaving.contains(&id);
+        if daemon.is_welcome && is_in || daemon.leaves_until.is_some() || clock < daemon.next_join {
             return;
         }
         daemon.next_join = clock.after(JOIN_AGAIN);
