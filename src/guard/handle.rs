@@ -123,7 +123,7 @@ impl Guard {
                 "it belongs to {other}, whose path has the same hash: move one of them"
             )));
         }
-        if is_overdue(&page) {
+        if page.is_overdue(clock::now(), clock::nanos(OVERDUE)) {
             tracing::warn!(
                 "the guard (pid {}) has not ended PostgreSQL at its deadline: it is ended, and PostgreSQL with it",
                 process.pid
@@ -469,15 +469,6 @@ fn unexpected(request: &'static str, answer: Answer) -> GuardError {
 }
 
 /// One request on a connection of its own, which is handed back.
-/// PostgreSQL runs although the deadline has passed, and nothing is being done about it: the guard is stopped.
-fn is_overdue(page: &Page) -> bool {
-    let is_over = page
-        .deadline()
-        .is_some_and(|(deadline, _)| clock::now() > deadline.saturating_add(clock::nanos(OVERDUE)));
-    let is_killing = page.last_kill().is_some_and(|kill| kill.finished.is_none());
-    is_over && !is_killing && matches!(page.process(), Process::Running { .. })
-}
-
 async fn ask(
     place: &Place,
     pid: u32,

@@ -321,6 +321,13 @@ impl Page {
         self.words().guard_heartbeat.load(Ordering::Acquire)
     }
 
+    /// PostgreSQL runs so long after the deadline, and nothing is being done about it: the guard is stopped.
+    pub(super) fn is_overdue(&self, now: Nanos, by: Nanos) -> bool {
+        let is_over = self.deadline().is_some_and(|(deadline, _)| now > deadline.saturating_add(by));
+        let is_killing = self.last_kill().is_some_and(|kill| kill.finished.is_none());
+        is_over && !is_killing && matches!(self.process(), Process::Running { .. })
+    }
+
     /// Daemon only: it lives.
     pub(super) fn daemon_beat(&self, now: Nanos) {
         self.words().daemon_heartbeat.store(now, Ordering::Release);
