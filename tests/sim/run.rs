@@ -1,7 +1,5 @@
 //! The simulation with as many seeds as minutes allow; `make sim` runs more. See `pgherd_sim`.
 
-#![expect(clippy::expect_used, clippy::print_stdout, reason = "a test program: a panic is how it fails")]
-
 use pgherd_sim::replay::{self, Chosen};
 
 #[test]
