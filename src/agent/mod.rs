@@ -114,7 +114,7 @@ pub struct Agent {
     /// The pending request of an operator, and when this daemon learned of it.
     intent_seen: Option<(u64, BootTime)>,
     shutting_down_since: Option<BootTime>,
-    health: health::Memory,
+    health: ha::HealthMemory,
     watchdog: watchdog::Watchdog,
     cut_offs: cut_off::CutOffs,
     /// The epoch when this daemon began to take part.
@@ -151,7 +151,7 @@ impl Agent {
             consensus_seen: None,
             intent_seen: None,
             shutting_down_since: None,
-            health: health::Memory::default(),
+            health: ha::HealthMemory::default(),
             watchdog,
             cut_offs,
             known_at_start: None,

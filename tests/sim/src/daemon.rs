@@ -4,12 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::ha::{
-    Action, Closes, Condemned, ControlState, DataDir, Decision, Finished, Job, JobKind, MemberReport,
-    Observation, PgAction, PostgresFacts, Rule, State,
-};
+use crate::ha::{Closes, Finished, HealthMemory, Job, JobKind, MemberReport, PgAction, Rule, State};
 use crate::lease::{BootTime, Holder, Licence, Promise, Voter};
-use crate::model::{ClusterState, Epoch, Incarnation, MemberId, Session, WalPosition};
+use crate::model::{ClusterState, Epoch, Incarnation, MemberId, Session};
 use crate::network::Message;
 
 use crate::streams::SyncUse;
@@ -46,7 +43,7 @@ pub(crate) struct Daemon {
     pub(crate) next_lead: BootTime,
     /// Its vote is being given back, until this time at most.
     pub(crate) leaves_until: Option<BootTime>,
-    pub(crate) memory: std::cell::RefCell<Memory>,
+    pub(crate) memory: std::cell::RefCell<HealthMemory>,
     /// Answers that wait for the consensus disk.
     pub(crate) held: Vec<Held>,
     pub(crate) sync_use: Option<SyncUse>,
@@ -62,48 +59,6 @@ pub(crate) struct Held {
     pub(crate) to: usize,
     pub(crate) floor: Epoch,
     pub(crate) message: Message,
-}
-
-/// What the agent remembers of PostgreSQL's health.
-#[derive(Debug, Default)]
-pub(crate) struct Memory {
-    crashes: Vec<BootTime>,
-    last_position: Option<WalPosition>,
-    condemned: Option<Condemned>,
-    stood_down: Option<BootTime>,
-}
-
-impl Memory {
-    pub(crate) fn complete(&mut self, facts: &mut PostgresFacts, now: BootTime) {
-        let is_standby = matches!(facts.data_dir, DataDir::Initialised { has_standby_signal: true, .. });
-        if let Some(server) = facts.server.of_any_age().filter(|server| !server.is_in_recovery) {
-            self.last_position = Some(server.position);
-        } else if is_standby {
-            self.last_position = None;
-        }
-        let health = &mut facts.health;
-        health.crashes = self.crashes.iter().map(|at| now.since(*at)).collect();
-        health.last_position = self.last_position;
-        health.condemned.clone_from(&self.condemned);
-        health.stood_down = self.stood_down.map(|at| now.since(at));
-    }
-
-    pub(crate) fn note(&mut self, o: &Observation, decision: &Decision) {
-        if decision.rule == Rule::Sick && !decision.actions.is_empty() {
-            let (epoch, why) = (o.cluster.lease.epoch, decision.because.clone());
-            self.condemned = Some(Condemned { epoch, why });
-            self.stood_down = Some(o.now);
-            self.crashes.clear();
-        }
-        let starts = |action: &Action| *action == Action::Postgres(PgAction::StartPrimary);
-        if o.job.is_none() && decision.actions.iter().any(starts) {
-            let state = o.postgres.control.of_any_age().map(|control| control.state);
-            if state == Some(ControlState::InProduction) && self.condemned.is_none() {
-                self.crashes.push(o.now);
-            }
-            self.condemned = None;
-        }
-    }
 }
 
 /// A round of questions to the voters.

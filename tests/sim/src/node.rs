@@ -161,7 +161,8 @@ impl Node {
         let (raft_leader, term, voters) = raft;
         let guard = self.guard.as_ref().filter(|_| daemon.holder.is_some());
         let mut postgres = self.postgres_facts(now, sync);
-        daemon.memory.borrow_mut().complete(&mut postgres, clock);
+        let found = std::mem::take(&mut postgres.health);
+        postgres.health = daemon.memory.borrow_mut().complete(found, &postgres, clock);
         Observation {
             now: clock,
             me: self.id(),
