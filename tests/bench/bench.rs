@@ -22,6 +22,7 @@ use anyhow::{Context, Result, bail};
 
 use classes::Class;
 use harness::cluster::{Cluster, Plan};
+use harness::network::{self, Apart};
 
 const USAGE: &str = "make bench [BENCH_ARGS='PART... [--repeat N] [--results FILE] [--keep]']
 
@@ -97,6 +98,20 @@ fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Arguments>> {
     Ok(Some(arguments))
 }
 
+/// Has this process what the class needs? If not, another has run it.
+fn is_here(class: &Class, arguments: &Arguments) -> Result<bool> {
+    let (repeat, results) = (arguments.repeat.to_string(), arguments.results.display().to_string());
+    let mut words = vec![class.name, "--repeat", &repeat, "--results", &results];
+    if arguments.keeps_files {
+        words.push("--keep");
+    }
+    match network::program_apart(&words)? {
+        Apart::Here => Ok(true),
+        Apart::Done => Ok(false),
+        Apart::Refused(why) => bail!("{}: {why}", class.name),
+    }
+}
+
 async fn run(arguments: &Arguments) -> Result<()> {
     if arguments.parts.iter().all(|part| part == PICTURE) {
         return report::write(&arguments.results);
@@ -114,6 +129,10 @@ async fn run(arguments: &Arguments) -> Result<()> {
             "requests" => requests::run().await?,
             name => {
                 if let Some(class) = Class::named(name) {
+                    if class.needs_network() && !is_here(class, arguments)? {
+                        ran_faults = true;
+                        continue;
+                    }
                     let results = rounds::run(class, arguments.repeat, arguments.keeps_files).await?;
                     report::print(class, &results);
                     results::append(&arguments.results, &results)?;
@@ -122,7 +141,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    if ran_faults || arguments.parts.iter().any(|part| part == PICTURE) {
+    if (ran_faults && !network::is_apart()) || arguments.parts.iter().any(|part| part == PICTURE) {
         report::write(&arguments.results)?;
     }
     Ok(())

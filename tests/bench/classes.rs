@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     DaemonKilled,
     /// SIGSTOP to the daemon.
     DaemonStopped,
-    /// The network between the primary's daemon and all others is silent; clients and replication still reach it.
+    /// The network between the primary and all others is silent, for replication as well; clients still reach it.
     Partition,
     /// An operator's switchover.
     Switchover,
@@ -123,13 +123,13 @@ pub(crate) const ALL: &[Class] = &[
     ),
     class(
         "partition-quorum",
-        "primary cut off from its peers",
+        "primary cut off from all others",
         Fault::Partition,
         Mode::Quorum,
         5,
         Some((3000, 5000)),
     ),
-    class("partition", "primary cut off from its peers", Fault::Partition, Mode::Async, 5, None),
+    class("partition", "primary cut off from all others", Fault::Partition, Mode::Async, 5, None),
     class("all-nodes", "all nodes killed and started again", Fault::AllNodes, Mode::Quorum, 5, None),
 ];
 
@@ -146,7 +146,12 @@ impl Class {
         }
         let lines: Vec<&str> = settings.iter().map(String::as_str).collect();
         let plan = Plan::of(3)?.with_ttl(self.ttl).with_settings(&lines);
-        Ok(if self.fault == Fault::Partition { plan.with_links() } else { plan })
+        Ok(if self.needs_network() { plan.with_network() } else { plan })
+    }
+
+    /// Do the nodes need networks of their own?
+    pub(crate) fn needs_network(&self) -> bool {
+        self.fault == Fault::Partition
     }
 
     /// Can the old primary's PostgreSQL outlive its licence?

@@ -50,9 +50,6 @@ impl Stage {
     async fn set(class: &'static Class) -> Result<Self> {
         let plan = class.plan()?;
         let mut cluster = Cluster::prepare(&plan)?;
-        if plan.has_links {
-            cluster.start_links().await?;
-        }
         cluster.start_all()?;
         cluster.wait_until_whole(BRING_UP_LIMIT).await?;
         let proxy = HaProxy::start_anywhere(&cluster).await?;
@@ -127,8 +124,13 @@ impl Stage {
                 cluster.wait_for_takeover(old, HEAL_LIMIT).await?
             }
             Fault::Partition => {
-                cluster.links()?.isolate(old, cluster.nodes.len());
-                cluster.wait_for_takeover(old, HEAL_LIMIT).await?
+                for other in (0..cluster.nodes.len()).filter(|other| *other != old) {
+                    cluster.cut(old, other)?;
+                    cluster.cut(other, old)?;
+                }
+                let new = cluster.wait_for_takeover(old, HEAL_LIMIT).await?;
+                cluster.network()?.check().await?;
+                new
             }
             Fault::Postmaster | Fault::Switchover | Fault::Node => old,
         };
@@ -141,10 +143,7 @@ impl Stage {
                 self.cluster.node_mut(old)?.kill_everything()?;
                 self.cluster.start_node(old).context("starting the old primary")
             }
-            Fault::Partition => {
-                self.cluster.links()?.heal();
-                Ok(())
-            }
+            Fault::Partition => self.cluster.heal(),
             Fault::Postmaster | Fault::DaemonRestarted | Fault::Switchover | Fault::AllNodes => Ok(()),
         }
     }

@@ -165,7 +165,8 @@ fn passes(from: usize, to: usize) -> Result<bool> {
     Ok(false)
 }
 
-fn is_apart() -> bool {
+/// Has this process namespaces of its own?
+pub(crate) fn is_apart() -> bool {
     std::env::var_os(APART).is_some()
 }
 
@@ -207,6 +208,28 @@ pub(crate) enum Apart {
     Refused(String),
 }
 
+/// This program again, in namespaces of its own.
+fn again(arguments: &[&str]) -> Result<Command> {
+    let me = std::env::current_exe().context("finding the own program")?;
+    let mut command = unshare();
+    command.arg(me).args(arguments).env(APART, "1");
+    Ok(command)
+}
+
+/// Runs this program again with these arguments in namespaces of its own, unless this is that run. What it prints comes
+/// out as it is printed.
+pub(crate) fn program_apart(arguments: &[&str]) -> Result<Apart> {
+    if is_apart() {
+        return Ok(Apart::Here);
+    }
+    if let Err(why) = trial() {
+        return Ok(Apart::Refused(why));
+    }
+    let status = again(arguments)?.status().context("running unshare")?;
+    ensure!(status.success(), "in namespaces of its own: {status}");
+    Ok(Apart::Done)
+}
+
 /// Runs the test of this name again in namespaces of its own, unless this is that run.
 pub(crate) fn apart(test: &str) -> Result<Apart> {
     if is_apart() {
@@ -215,13 +238,7 @@ pub(crate) fn apart(test: &str) -> Result<Apart> {
     if let Err(why) = trial() {
         return Ok(Apart::Refused(why));
     }
-    let me = std::env::current_exe().context("finding the own program")?;
-    let output = unshare()
-        .arg(me)
-        .args([test, "--exact", "--nocapture"])
-        .env(APART, "1")
-        .output()
-        .context("running unshare")?;
+    let output = again(&[test, "--exact", "--nocapture"])?.output().context("running unshare")?;
     let said =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "in namespaces of its own: {}\n{said}", output.status);
