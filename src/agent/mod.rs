@@ -9,6 +9,7 @@ mod act;
 pub mod clock;
 mod cut_off;
 mod health;
+mod history;
 mod jobs;
 mod licence;
 mod observe;
@@ -98,6 +99,7 @@ pub struct Agent {
     jobs: Jobs,
     proposals: Proposals,
     recorder: Recorder,
+    historian: history::Historian,
     closing: act::Closing,
     closes: Option<(Closes, BootTime)>,
     last_postgres: Option<(PostgresFacts, BootTime)>,
@@ -138,6 +140,7 @@ impl Agent {
             jobs: Jobs::new(Arc::clone(&wake)),
             proposals: Proposals::new(Arc::clone(&wake)),
             recorder,
+            historian: history::Historian::default(),
             closing: act::Closing::new(Arc::clone(&wake)),
             closes: None,
             last_postgres: None,
@@ -192,6 +195,7 @@ impl Agent {
             self.publish(&observation, &decision);
             self.advise(&observation);
             self.recorder.look(&observation, &decision);
+            self.historian.look(&observation, &self.parts.group, &self.parts.postgres);
             let over = self.is_over(&observation, &decision);
             // What the daemon ends with is said by whoever runs it.
             if !matches!(over, Some(Ended::Fatal(_))) {
@@ -209,6 +213,7 @@ impl Agent {
         self.jobs.cancel().await;
         self.cut_offs.end().await;
         self.parts.renewer.end();
+        self.historian.end().await;
         self.recorder.end().await;
         ended
     }

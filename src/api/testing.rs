@@ -82,6 +82,7 @@ pub(super) fn server(is_in_recovery: bool) -> Server {
         replayed: is_in_recovery.then_some(Lsn(0x0500_0028)),
         replayed_at: is_in_recovery.then(|| "2026-11-20 17:02:10.5+00".to_owned()),
         replay_paused: false,
+        has_archive: false,
         receiver: is_in_recovery.then(|| Receiver {
             status: "streaming".to_owned(),
             from: None,
@@ -129,6 +130,8 @@ fn report(number: u64) -> MemberReport {
         fenced: Epoch(0),
         watchdog_failed: false,
         cut_off: None,
+        postgres: crate::ha::PostgresState::Running,
+        in_archive_recovery: false,
     }
 }
 

@@ -16,6 +16,7 @@ use super::action::{JobKind, SyncNames};
 use super::cut_off::{CutOff, CutOffWord};
 use super::health::Health;
 use super::policy::Policy;
+use super::postgres_state::PostgresState;
 
 /// Something observed, or the reason why it is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -335,6 +336,9 @@ pub struct Server {
     pub replayed_at: Option<String>,
     /// Replay is paused.
     pub replay_paused: bool,
+    /// A `restore_command` is set: a standby that does not stream takes WAL from an archive.
+    #[serde(default)]
+    pub has_archive: bool,
     /// The walreceiver, if one runs.
     pub receiver: Option<Receiver>,
     /// `pg_stat_replication`.
@@ -455,6 +459,12 @@ pub struct MemberReport {
     /// Its `fencing.command` has cut a holder off.
     #[serde(default)]
     pub cut_off: Option<CutOffWord>,
+    /// The state of its PostgreSQL, to be shown.
+    #[serde(default)]
+    pub postgres: PostgresState,
+    /// A standby which does not stream and takes WAL from an archive.
+    #[serde(default)]
+    pub in_archive_recovery: bool,
 }
 
 /// The long action in progress.

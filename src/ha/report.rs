@@ -8,6 +8,7 @@ use super::action::JobKind;
 use super::cut_off;
 use super::facts::{DataDir, MemberReport, Observation, Process, Server};
 use super::health::is_disk_in_doubt;
+use super::postgres_state::PostgresState;
 
 /// An answer of the server by SQL that is older than this is not counted as knowledge of its position.
 pub const SERVER_FRESH: Duration = Duration::from_secs(3);
@@ -47,12 +48,28 @@ pub fn own_report(o: &Observation) -> MemberReport {
         fenced: o.postgres.fenced,
         watchdog_failed: watchdog_trouble(o).is_some(),
         cut_off: cut_off::own_word(o),
+        postgres: PostgresState::of(o),
+        in_archive_recovery: server.and_then(replication_state) == Some(IN_ARCHIVE_RECOVERY),
     }
 }
 
 /// Does this server's walreceiver stream?
 pub fn streams(server: &Server) -> bool {
     server.is_in_recovery && server.receiver.as_ref().is_some_and(|receiver| receiver.status == "streaming")
+}
+
+/// The words for how a standby gets its WAL.
+pub const STREAMING: &str = "streaming";
+/// The same.
+pub const IN_ARCHIVE_RECOVERY: &str = "in archive recovery";
+
+/// How a standby gets its WAL; none: it gets none, or is a primary.
+pub fn replication_state(server: &Server) -> Option<&'static str> {
+    if streams(server) {
+        Some(STREAMING)
+    } else {
+        (server.is_in_recovery && server.has_archive).then_some(IN_ARCHIVE_RECOVERY)
+    }
 }
 
 /// Why this node, which needs a watchdog device, has none that works; none: it may be the primary.

@@ -87,6 +87,7 @@ impl Runner for Script {
             "sender" => self.sender(&mut args)?,
             "shutdown" => self.o.shutting_down = true,
             "decide" => return Ok(show(&decide(&self.o))),
+            "history" => return self.history(&mut args),
             "note" => return Ok(self.note()),
             "what-if" => {
                 let name = args.next_pos().ok_or("who dies?")?;
@@ -390,6 +391,26 @@ impl Script {
         Ok(())
     }
 
+    /// What the history is to be; `take` records it as somebody's of that time.
+    fn history(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let keep = args.take_key("keep").map(str::parse).transpose()?;
+        let at_ms = args.take_key("take").map(str::parse).transpose()?;
+        args.reject_next()?;
+        let Some(mut history) = next_history(&self.o, keep) else { return Ok("as recorded".to_owned()) };
+        if let Some(newest) = history.last_mut().filter(|_| at_ms.is_some()) {
+            newest.at_ms = newest.at_ms.or(at_ms);
+        }
+        let shown = history.iter().map(|end| {
+            let leader = end.leader.as_ref().map_or("nobody known", |name| name.as_str());
+            format!("{} ended at {}: {}, {:?}, {leader}\n", end.timeline, end.lsn, end.reason, end.at_ms)
+        });
+        let shown = shown.collect();
+        if at_ms.is_some() {
+            self.o.cluster.history = history;
+        }
+        Ok(shown)
+    }
+
     fn licence(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         let epoch =
             args.take_key("epoch").map_or(Ok(self.o.cluster.lease.epoch), |n| n.parse().map(Epoch))?;
@@ -525,6 +546,8 @@ impl Script {
                 Some(epoch) => Some(CutOffWord { epoch: Epoch(epoch.parse()?), ago: Duration::ZERO }),
                 None => None,
             },
+            postgres: PostgresState::Unknown,
+            in_archive_recovery: false,
         };
         let age = ms(args.take_key("age").unwrap_or("100"))?;
         self.o.peers.insert(id(&name), Fact::Known { value: report, age });
@@ -725,6 +748,7 @@ fn server(is_in_recovery: bool, position: WalPosition, receiver: Option<&str>, s
         replayed: is_in_recovery.then_some(position.lsn),
         replayed_at: None,
         replay_paused: false,
+        has_archive: false,
         receiver: receiver.map(|status| Receiver { status: status.to_owned(), from: None, slot: None }),
         senders: Vec::new(),
         physical_slots: slots

@@ -35,6 +35,7 @@ SELECT json_build_object(
  'version', current_setting('server_version_num')::int,
  'started_at', pg_postmaster_start_time()::text,
  'primary_conninfo', current_setting('primary_conninfo'),
+ 'restore_command', current_setting('restore_command'),
  'sync_names', current_setting('synchronous_standby_names'))
 FROM (SELECT pg_is_in_recovery() AS yes) r";
 
@@ -57,6 +58,7 @@ struct Answer {
     version: u32,
     started_at: String,
     primary_conninfo: Option<String>,
+    restore_command: Option<String>,
     sync_names: Option<String>,
 }
 
@@ -156,6 +158,7 @@ fn interpret(answer: Answer, seen: Option<TimelineId>) -> Answered {
         replayed: answer.replayed.filter(|_| answer.is_in_recovery),
         replayed_at: answer.replayed_at.filter(|_| answer.is_in_recovery),
         replay_paused: answer.replay_paused,
+        has_archive: answer.restore_command.is_some_and(|command| !command.is_empty()),
         receiver,
         senders: answer.senders.into_iter().map(sender).collect(),
         physical_slots: answer

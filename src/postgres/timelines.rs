@@ -13,8 +13,10 @@ use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use pgherd_raft::model::TimelineId;
+use tokio::time::timeout;
 
 use super::Postgres;
 use super::error::PgError;
@@ -25,6 +27,9 @@ use super::history::file_name;
 const MARK: &str = "# pgherd placeholder";
 /// As many numbers may lie between two timelines: every standby that follows across the gap asks for each of them.
 const MOST_PLACEHOLDERS: u32 = 10_000;
+
+/// How long the file system may take to tell a time.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is there for a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +130,13 @@ fn drop_last(wal: &Path, from: TimelineId) -> Result<TimelineId, PgError> {
 }
 
 impl Postgres {
+    /// When the history file of a timeline was written: at its promotion. None: that cannot be told.
+    pub async fn history_written_at(&self, timeline: TimelineId) -> Option<SystemTime> {
+        let path = self.layout().in_data("pg_wal").join(file_name(timeline));
+        let look = blocking(move || Ok(std::fs::metadata(path).and_then(|is| is.modified()).ok()));
+        timeout(LOOK_PATIENCE, look).await.ok()?.ok()?
+    }
+
     /// Directly before a promotion.
     pub(super) async fn make_way_for(&self, from: TimelineId, to: TimelineId) -> Result<(), PgError> {
         let wal = self.layout().in_data("pg_wal");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::command::{Basis, Command, Outcome, Rejection};
 use super::event::{MAX_EVENT_BYTES, record};
+use super::history;
 use super::ids::{Epoch, GroupId, MemberId, Revision, Session};
 use super::intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 use super::lease::{Lease, Tenure};
@@ -93,6 +94,7 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
             record(&mut state.events, index, event);
             Ok(())
         }
+        Command::SetHistory { epoch, history } => history::set(state, *epoch, history),
         Command::SetSettings { expected, document } => set_settings(state, *expected, document),
         Command::SetIntent { intent } => set_intent(state, index, intent),
         Command::EndIntent { id, end } => match state.intent.take_if(|pending| pending.id == *id) {

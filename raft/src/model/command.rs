@@ -9,6 +9,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
+use super::history::TimelineEnd;
 use super::ids::{Epoch, GroupId, MemberId, MemberName, Revision, Session, SystemIdentifier, TimelineId};
 use super::intent::{Intent, IntentEnd};
 use super::lsn::WalPosition;
@@ -141,6 +142,13 @@ pub enum Command {
     Record {
         /// What happened and why.
         event: Event,
+    },
+    /// The holder tells which timelines the cluster has left behind.
+    SetHistory {
+        /// The holder's epoch.
+        epoch: Epoch,
+        /// All of them, the oldest first.
+        history: Vec<TimelineEnd>,
     },
     /// The settings change.
     SetSettings {

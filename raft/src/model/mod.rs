@@ -6,6 +6,7 @@
 mod apply;
 mod command;
 mod event;
+mod history;
 mod ids;
 mod intent;
 mod lease;
@@ -22,6 +23,7 @@ mod testscripts;
 pub use apply::{MAX_DOCUMENT_BYTES, MAX_MEMBERS, TTL_LIMITS_MS, apply};
 pub use command::{Basis, Command, Outcome, Rejection};
 pub use event::{CandidateNote, Event, EventKind, MAX_EVENT_BYTES, MAX_EVENTS, RecordedEvent};
+pub use history::{MAX_HISTORY, MAX_HISTORY_REASON_BYTES, TimelineEnd};
 pub use ids::{
     Epoch, GroupId, Incarnation, InvalidMemberName, MemberId, MemberName, Revision, Session,
     SystemIdentifier, TimelineId,

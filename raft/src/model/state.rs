@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::event::RecordedEvent;
+use super::history::TimelineEnd;
 use super::ids::{GroupId, MemberId, Revision, SystemIdentifier};
 use super::intent::{EndedIntent, PendingIntent};
 use super::lease::Lease;
@@ -39,6 +40,9 @@ pub struct ClusterState {
     /// What happened and why, the oldest first.
     #[serde(default)]
     pub events: VecDeque<RecordedEvent>,
+    /// The timelines that the cluster has left behind, the oldest first.
+    #[serde(default)]
+    pub history: Vec<TimelineEnd>,
     /// The cluster-wide configuration.
     pub settings: Settings,
     /// The operator's pending request.

@@ -302,6 +302,7 @@ impl Node {
             replayed: server.is_in_recovery.then_some(position.lsn),
             replayed_at: None,
             replay_paused: false,
+            has_archive: false,
             receiver: upstream.map(|from| Receiver {
                 status: if streams { "streaming" } else { "waiting" }.to_owned(),
                 from: Some(postgres_addr(from)),
