@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::agent::{
     Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot,
-    safety_margin,
+    operations::Reload, safety_margin,
 };
 use crate::api::{self, ApiState, MemberClient};
 use crate::config::{BootstrapMethod, Config, WatchdogMode};
@@ -70,6 +70,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         policy,
         watchdog: watchdog(&config),
         fencing,
+        reload: Reload(Box::new(|| {
+            Box::pin(async { Err("this daemon does not read its configuration again".to_owned()) })
+        })),
     };
     let (agent, view) = Agent::new(parts, incarnation()?).await;
     let state = ApiState {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgherd_raft::model::{Revision, Settings as ClusterSettings};
 use tracing::warn;
@@ -54,6 +55,8 @@ impl PolicySource {
             retry_timeout: d.retry_timeout,
             maximum_lag_on_failover: d.maximum_lag_on_failover,
             primary_start_timeout: d.primary_start_timeout,
+            primary_stop_timeout: d.primary_stop_timeout,
+            has_pre_promote: false,
             primary_health_timeout: d.primary_health_timeout,
             pause: d.pause,
             failsafe: d.failsafe_mode,
@@ -62,6 +65,16 @@ impl PolicySource {
             use_slots: d.postgresql.use_slots,
             bootstrap_settings: bootstrap.map_or_else(|| "{}".to_owned(), |boot| boot.dcs.to_string()),
         }
+    }
+
+    /// `primary_race_backoff`.
+    pub(super) fn primary_race_backoff(&self) -> Duration {
+        self.dynamic.primary_race_backoff
+    }
+
+    /// The operator's commands for what happens to PostgreSQL.
+    pub(super) fn callbacks(&self) -> &config::Callbacks {
+        &self.config.postgresql.callbacks
     }
 
     fn sync(&self) -> SyncPolicy {

@@ -10,6 +10,7 @@ use super::ids::{GroupId, MemberId, Revision, SystemIdentifier};
 use super::intent::{EndedIntent, PendingIntent};
 use super::lease::Lease;
 use super::member::{Member, MemberKind};
+use super::schedule::ScheduledSwitchover;
 use super::synchrony::{MAX_SETS, Synchrony};
 use super::timelines::Timelines;
 
@@ -49,6 +50,9 @@ pub struct ClusterState {
     pub intent: Option<PendingIntent>,
     /// The operator's last request which ended.
     pub last_intent: Option<EndedIntent>,
+    /// The switchover which is to begin later.
+    #[serde(default)]
+    pub scheduled_switchover: Option<ScheduledSwitchover>,
 }
 
 /// The cluster-wide configuration with its revision.
