@@ -17,13 +17,13 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::agent::{
-    Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot,
-    operations::Reload, safety_margin,
+    Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot, watchdog_of,
 };
 use crate::api::{self, ApiState, MemberClient};
-use crate::config::{BootstrapMethod, Config, WatchdogMode};
-use crate::guard::{Guard, WatchdogConfig};
-use crate::postgres::{Postgres, Postmaster, split_words};
+use crate::config::{BootstrapMethod, Config, Source, reload_channel};
+use crate::guard::Guard;
+use crate::postgres::{Postgres, Postmaster};
+use crate::reread::Reread;
 
 /// How long a clean stop tries to give the vote back.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
@@ -32,19 +32,23 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// What stands in the way, with the cure; nothing is left half done. [`StartAgain`]: it is to run anew.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
+    let configs = watch::Sender::new(Arc::clone(&config));
+    let (reload, reload_queue) = reload_channel();
     let member = member(&config)?;
-    let fencing = fencing(&config)?;
+    let fencing = FencingCommand::of(&config).map_err(anyhow::Error::msg)?;
     refuse_custom_bootstrap(&config)?;
     ensure_data_dir(&config.postgresql.data_dir)?;
     let guard = Arc::new(GuardSlot::default());
     let renewer = Arc::new(RenewerSlot::default());
     let postmaster = Arc::new(GuardedPostmaster::new(Arc::clone(&guard)));
-    let any_major = PolicySource::new(Arc::clone(&config), 0).postgres();
-    let major = Postgres::new(any_major, Arc::clone(&postmaster) as Arc<dyn Postmaster>).check().await?;
-    let policy = PolicySource::new(Arc::clone(&config), major);
+    let any_major = PolicySource::new(configs.subscribe(), 0, None).postgres();
+    let first = Postgres::new(any_major, Arc::clone(&postmaster) as Arc<dyn Postmaster>);
+    let major = first.check().await?;
+    let policy = PolicySource::new(configs.subscribe(), major, first.kept_document().await);
     let postgres = Arc::new(Postgres::new(policy.postgres(), postmaster));
+    postgres.sift_parameters().await;
     let api_addr = config.restapi.listen.to_string();
     ensure_free(&config)?;
     // Before this node joins a group: it would be a member, with a vote, that can never run a PostgreSQL.
@@ -68,11 +72,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         data_dir: config.postgresql.data_dir.clone(),
         exe: std::env::current_exe().context("cannot find this program's own file")?,
         policy,
-        watchdog: watchdog(&config),
+        reload,
+        watchdog: watchdog_of(&config),
         fencing,
-        reload: Reload(Box::new(|| {
-            Box::pin(async { Err("this daemon does not read its configuration again".to_owned()) })
-        })),
     };
     let (agent, view) = Agent::new(parts, incarnation()?).await;
     let state = ApiState {
@@ -86,6 +88,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (stop, stopping) = watch::channel(false);
     let mut signals = JoinSet::new();
     signals.spawn(wait_for_signals(stop));
+    signals.spawn(Reread::new(source, configs, reload_queue).run());
     let ended = agent.run(stopping).await;
     let phase = group.watch().borrow().phase.clone();
     let is_member = phase == Phase::Member;
@@ -104,23 +107,6 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
         Ended::Fatal(why) => bail!("{why}"),
     }
-}
-
-fn fencing(config: &Config) -> anyhow::Result<Option<FencingCommand>> {
-    let Some(fencing) = &config.fencing else { return Ok(None) };
-    let words = split_words(&fencing.command)
-        .map_err(|why| anyhow::anyhow!("fencing.command cannot be split into words: {why}"))?;
-    Ok(Some(FencingCommand { words, timeout: fencing.timeout }))
-}
-
-fn watchdog(config: &Config) -> Option<WatchdogConfig> {
-    let section = &config.watchdog;
-    (section.mode != WatchdogMode::Off).then(|| WatchdogConfig {
-        device: section.device.clone(),
-        is_testing: section.is_testing,
-        is_required: section.mode == WatchdogMode::Required,
-        safety_margin: safety_margin(section.safety_margin_seconds),
-    })
 }
 
 async fn wait_for_signals(stop: watch::Sender<bool>) {

@@ -1,11 +1,11 @@
 //! `pgherd`: the daemon, and the hidden guard process which it starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use pgherd::config::{Config, process_environment};
+use pgherd::config::{Environment, Source, process_environment};
 use pgherd_raft::again::StartAgain;
 use pgherd_raft::telemetry;
 
@@ -13,11 +13,27 @@ use pgherd_raft::telemetry;
 #[derive(Debug, Parser)]
 #[command(name = "pgherd", version)]
 struct Arguments {
-    /// The configuration: Patroni's YAML with a `raft` section. The environment (PATRONI_*, PGHERD_*) is laid over it.
-    config: PathBuf,
+    /// The configuration: Patroni's YAML with a `raft` section, a file or a directory of them. The environment (PATRONI_*,
+    /// PGHERD_*) is laid over it. Without it the environment is the configuration. When one is generated: where to write it.
+    config: Option<PathBuf>,
     /// Check the configuration, report every mistake, and end.
-    #[arg(long)]
+    #[arg(long, group = "mode")]
     validate_config: bool,
+    /// With --validate-config: do not try whether the ports are free, as while the daemon runs.
+    #[arg(short, long, requires = "validate_config")]
+    ignore_listen_port: bool,
+    /// With --validate-config: print the configuration with the environment laid over it, without its passwords.
+    #[arg(short, long, requires = "validate_config")]
+    print: bool,
+    /// Write a sample for this machine, and end.
+    #[arg(long, group = "mode")]
+    generate_sample_config: bool,
+    /// Write a configuration for the PostgreSQL which runs on this machine, and end.
+    #[arg(long, group = "mode")]
+    generate_config: bool,
+    /// With --generate-config: how to connect, as libpq's connection string or URI. Otherwise PGHOST and the like.
+    #[arg(long, requires = "generate_config")]
+    dsn: Option<String>,
 }
 
 /// How long file work in progress may take at the daemon's end.
@@ -42,24 +58,45 @@ fn main() -> ExitCode {
 }
 
 fn daemon(arguments: &Arguments) -> anyhow::Result<()> {
-    let (config, warnings) = Config::load(&arguments.config, &process_environment())?;
+    let environment = process_environment();
+    if arguments.generate_config || arguments.generate_sample_config {
+        return generate(arguments, &environment);
+    }
+    let source = Source::new(arguments.config.as_deref(), environment);
+    if arguments.validate_config {
+        return validate(arguments, &source);
+    }
+    let (config, warnings) = source.read()?;
     telemetry::start(config.log.level)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
-    }
-    if arguments.validate_config {
-        return Ok(());
     }
     if rustix::process::geteuid().is_root() {
         anyhow::bail!(
             "pgherd does not run as root, since PostgreSQL does not: start it as the user who owns the data directory, \
              for example: runuser -u postgres -- pgherd {}",
-            arguments.config.display()
+            arguments.config.as_deref().unwrap_or(Path::new("CONFIG.yml")).display()
         );
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let ended = runtime.block_on(Box::pin(pgherd::daemon::run(config)));
+    let ended = runtime.block_on(Box::pin(pgherd::daemon::run(source, config)));
     // File work that hangs with its disk is not waited for.
     runtime.shutdown_timeout(LAST_FILE_WORK);
     ended
+}
+
+fn generate(arguments: &Arguments, environment: &Environment) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let text = if arguments.generate_config {
+        let ask = || Ok(pgherd::generate::ask_password()?);
+        runtime.block_on(pgherd::generate::from_running(arguments.dsn.as_deref(), environment, ask))?
+    } else {
+        runtime.block_on(pgherd::generate::sample(environment))?
+    };
+    pgherd::generate::write(arguments.config.as_deref(), &text)
+}
+
+fn validate(arguments: &Arguments, source: &Source) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(pgherd::validate::run(source, !arguments.ignore_listen_port, arguments.print))
 }

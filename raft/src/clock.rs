@@ -20,6 +20,12 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// The same in milliseconds since 1970.
+pub fn wall_ms() -> u64 {
+    let since_1970 = wall().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// How long ago the consensus library's stamp was taken.
 pub(crate) fn age(stamp: impl openraft::Instant) -> Duration {
     stamp.elapsed()

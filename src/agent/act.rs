@@ -28,7 +28,7 @@ impl Agent {
         let mut commands = Vec::new();
         for action in &decision.actions {
             let done = if let Action::Propose(command) = action {
-                self.may_propose(command).map(|()| commands.push(command.clone()))
+                self.may_propose(command).map(|()| commands.push(stamped(command)))
             } else {
                 self.proposals.propose(&self.parts.group, std::mem::take(&mut commands));
                 self.perform(observation, action).await
@@ -45,7 +45,7 @@ impl Agent {
         match action {
             Action::Propose(command) => {
                 self.may_propose(command)?;
-                self.proposals.propose(&self.parts.group, vec![command.clone()]);
+                self.proposals.propose(&self.parts.group, vec![stamped(command)]);
                 Ok(())
             }
             Action::Postgres(action) => self.on_postgres(o, action).await,
@@ -180,6 +180,15 @@ impl Agent {
         debug!("closes of epoch {}: would {:?}, closed {closed:?}", new.epoch, new.would);
         self.closes = Some((Closes { closed, ..new }, clock::now()));
     }
+}
+
+/// Decisions read no clock: what carries the time for people gets it here.
+fn stamped(command: &Command) -> Command {
+    let mut command = command.clone();
+    if let Command::SetSettings { at_ms, .. } = &mut command {
+        *at_ms = clock::wall_ms();
+    }
+    command
 }
 
 /// The question to the voters, one round at a time.

@@ -15,8 +15,9 @@ use tracing::{info, warn};
 
 use super::clock;
 use super::jobs::chain;
+use crate::config::Config;
 use crate::ha::{CutOff, CutOffEnd};
-use crate::postgres::run_command;
+use crate::postgres::{run_command, split_words};
 
 /// As much of what the command said is logged.
 const LOGGED: usize = 300;
@@ -28,6 +29,19 @@ pub struct FencingCommand {
     pub words: Vec<String>,
     /// It is ended after this time, and has failed.
     pub timeout: Duration,
+}
+
+impl FencingCommand {
+    /// The configuration's; none: there is none.
+    ///
+    /// # Errors
+    /// It cannot be split into words; a sentence.
+    pub fn of(config: &Config) -> Result<Option<Self>, String> {
+        let Some(fencing) = &config.fencing else { return Ok(None) };
+        let words = split_words(&fencing.command)
+            .map_err(|why| format!("fencing.command cannot be split into words: {why}"))?;
+        Ok(Some(Self { words, timeout: fencing.timeout }))
+    }
 }
 
 #[derive(Debug)]
@@ -60,6 +74,11 @@ pub(super) struct CutOffs {
 impl CutOffs {
     pub(super) fn new(command: Option<FencingCommand>, wake: Arc<Notify>) -> Self {
         Self { command, task: JoinSet::new(), running: None, last: Last::default(), wake }
+    }
+
+    /// The configuration was read again; a run goes on as it is.
+    pub(super) fn configure(&mut self, command: Option<FencingCommand>) {
+        self.command = command;
     }
 
     /// Runs the command against this member, unless it runs already.

@@ -2,29 +2,42 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pgherd_raft::model::{Revision, Settings as ClusterSettings};
+use serde_json::Value;
+use tokio::sync::watch;
 use tracing::warn;
 
-use crate::config::{self, Config, Dynamic, SynchronousMode, effective_parameters};
+use crate::config::{self, Config, Effective, Problem, SynchronousMode, effective_parameters};
 use crate::ha::{CommitWaitsFor, Policy, SyncMode, SyncPolicy};
 use crate::postgres::{self, BootstrapUser, Credentials, Secret};
 
-/// Reads the cluster's settings; before there are any, those which this node would found a cluster with.
+/// Reads the cluster's settings and this node's configuration; before the cluster has settings, those which this node
+/// would give to it.
 #[derive(Debug)]
 pub struct PolicySource {
+    configs: watch::Receiver<Arc<Config>>,
     config: Arc<Config>,
     major: u32,
     revision: Revision,
-    dynamic: Dynamic,
+    document: Value,
+    effective: Effective,
+    /// What a cluster without settings gets from this node.
+    first: Value,
 }
 
 impl PolicySource {
-    /// For this node and PostgreSQL's major version.
-    pub fn new(config: Arc<Config>, major: u32) -> Self {
-        let dynamic = config.bootstrap.as_ref().map_or_else(Dynamic::default, |boot| boot.settings.clone());
-        Self { config, major, revision: Revision(0), dynamic }
+    /// For this node and PostgreSQL's major version. `kept` is what the data directory remembers of the cluster's
+    /// settings: it counts before `bootstrap.dcs`.
+    pub fn new(mut configs: watch::Receiver<Arc<Config>>, major: u32, kept: Option<Value>) -> Self {
+        let config = Arc::clone(&configs.borrow_and_update());
+        let first = match (kept, &config.bootstrap) {
+            (Some(kept), _) => kept,
+            (None, Some(bootstrap)) => bootstrap.dcs.clone(),
+            (None, None) => Value::Object(serde_json::Map::new()),
+        };
+        let (effective, _) = config.effective(&first);
+        Self { configs, config, major, revision: Revision(0), document: first.clone(), effective, first }
     }
 
     /// Takes other settings in; true: they changed.
@@ -32,53 +45,78 @@ impl PolicySource {
         if settings.revision == self.revision {
             return false;
         }
-        let document = serde_json::from_str(&settings.document).unwrap_or_else(|error| {
+        self.document = serde_json::from_str(&settings.document).unwrap_or_else(|error| {
             warn!("the settings of revision {} are no JSON: {error}", settings.revision);
-            serde_json::Value::Null
+            Value::Null
         });
-        let (dynamic, problems) = config::parse(&document);
-        for problem in problems {
+        self.revision = settings.revision;
+        for problem in self.combine() {
             warn!("the cluster's settings, revision {}: {problem}", settings.revision);
         }
-        self.dynamic = dynamic;
-        self.revision = settings.revision;
         true
+    }
+
+    /// Takes in what was read again of this node's configuration; true: it was read, changed or not.
+    pub(super) fn take_config(&mut self) -> bool {
+        if !self.configs.has_changed().unwrap_or(false) {
+            return false;
+        }
+        self.config = Arc::clone(&self.configs.borrow_and_update());
+        self.combine();
+        true
+    }
+
+    fn combine(&mut self) -> Vec<Problem> {
+        let (effective, problems) = self.config.effective(&self.document);
+        self.effective = effective;
+        problems
+    }
+
+    /// Returns when this node's configuration was read again.
+    pub(super) async fn config_read(&mut self) {
+        if self.configs.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        // It is taken in by the loop's next turn.
+        self.configs.mark_changed();
+    }
+
+    /// This node's configuration.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// The cluster's settings, and this node's section `postgresql` over theirs.
+    pub fn effective(&self) -> &Effective {
+        &self.effective
+    }
+
+    /// The cluster's settings as text; none: the cluster has none yet.
+    pub(super) fn document(&self) -> Option<String> {
+        (self.revision > Revision(0)).then(|| self.document.to_string())
     }
 
     /// What decisions depend on.
     pub(super) fn policy(&self) -> Policy {
-        let d = &self.dynamic;
-        let bootstrap = self.config.bootstrap.as_ref();
+        let d = &self.effective.dynamic;
         Policy {
             ttl: d.ttl,
             loop_wait: d.loop_wait,
             retry_timeout: d.retry_timeout,
             maximum_lag_on_failover: d.maximum_lag_on_failover,
             primary_start_timeout: d.primary_start_timeout,
-            primary_stop_timeout: d.primary_stop_timeout,
-            has_pre_promote: false,
             primary_health_timeout: d.primary_health_timeout,
             pause: d.pause,
             failsafe: d.failsafe_mode,
             sync: self.sync(),
-            use_pg_rewind: self.config.postgresql.use_pg_rewind.unwrap_or(d.postgresql.use_pg_rewind),
+            use_pg_rewind: self.effective.postgresql.use_pg_rewind,
             use_slots: d.postgresql.use_slots,
-            bootstrap_settings: bootstrap.map_or_else(|| "{}".to_owned(), |boot| boot.dcs.to_string()),
+            bootstrap_settings: self.first.to_string(),
         }
     }
 
-    /// `primary_race_backoff`.
-    pub(super) fn primary_race_backoff(&self) -> Duration {
-        self.dynamic.primary_race_backoff
-    }
-
-    /// The operator's commands for what happens to PostgreSQL.
-    pub(super) fn callbacks(&self) -> &config::Callbacks {
-        &self.config.postgresql.callbacks
-    }
-
     fn sync(&self) -> SyncPolicy {
-        let d = &self.dynamic;
+        let d = &self.effective.dynamic;
         let set = |parameters: &BTreeMap<String, String>| parameters.get("synchronous_commit").cloned();
         let commit = set(&self.config.postgresql.parameters)
             .or_else(|| set(&d.postgresql.parameters))
@@ -103,7 +141,17 @@ impl PolicySource {
 
     /// What the local PostgreSQL is configured with.
     pub fn postgres(&self) -> postgres::Settings {
-        let (local, cluster) = (&self.config.postgresql, &self.dynamic.postgresql);
+        self.postgres_of(&self.effective, true)
+    }
+
+    /// The same under other settings of the cluster, for a look at what would be.
+    pub fn postgres_under(&self, document: &Value) -> postgres::Settings {
+        self.postgres_of(&self.config.effective(document).0, false)
+    }
+
+    fn postgres_of(&self, effective: &Effective, warns: bool) -> postgres::Settings {
+        let (local, shared) = (&self.config.postgresql, &effective.postgresql);
+        let cluster = &effective.dynamic.postgresql;
         let bootstrap = self.config.bootstrap.as_ref();
         let (parameters, adjusted) = effective_parameters(
             self.major,
@@ -112,37 +160,38 @@ impl PolicySource {
             &cluster.parameters,
             &local.parameters,
         );
-        for adjusted in adjusted {
+        for adjusted in adjusted.iter().filter(|_| warns) {
             warn!("{}", adjusted.why);
         }
-        let lines =
-            |own: &Option<Vec<String>>, shared: &Option<Vec<String>>| own.clone().or_else(|| shared.clone());
         let first_hba = bootstrap.map(|boot| boot.pg_hba.clone());
         let name = self.config.name.as_str();
-        let mut recovery = cluster.recovery_conf.clone();
-        recovery.extend(local.recovery_conf.clone());
         let options = |options: &[config::ToolOption]| {
             options.iter().map(|option| (option.name.clone(), option.value.clone())).collect()
         };
         postgres::Settings {
             slot_name: cluster.use_slots.then(|| self.config.name.slot_name()),
             config_dir: local.config_dir.clone(),
+            config_base_name: shared.config_base_name.clone(),
+            custom_conf: shared.custom_conf.clone(),
             pgpass: local.pgpass.clone(),
-            bin_dir: local.bin_dir.clone(),
+            bin_dir: shared.bin_dir.clone(),
+            bin_names: shared.bin_names.clone(),
             listen: local.listen.hosts.clone(),
-            use_unix_socket: local.use_unix_socket,
-            database: local.database.clone(),
+            use_unix_socket: shared.use_unix_socket,
+            database: shared.database.clone(),
             superuser: credentials(&local.authentication.superuser),
             replication: credentials(&local.authentication.replication),
             rewind: local.authentication.rewind.as_ref().map(credentials),
+            krbsrvname: shared.krbsrvname.clone(),
             parameters,
-            recovery_parameters: recovery,
-            pg_hba: lines(&local.pg_hba, &cluster.pg_hba).or(first_hba).unwrap_or_default(),
-            pg_ident: lines(&local.pg_ident, &cluster.pg_ident).unwrap_or_default(),
+            recovery_parameters: shared.recovery_conf.clone(),
+            pg_hba: shared.pg_hba.clone().or(first_hba).unwrap_or_default(),
+            pg_ident: shared.pg_ident.clone().unwrap_or_default(),
             initdb: bootstrap.map(|boot| options(&boot.initdb)).unwrap_or_default(),
             users: bootstrap.map(|boot| boot.users.iter().map(user).collect()).unwrap_or_default(),
             post_bootstrap: bootstrap.and_then(|boot| boot.post_bootstrap.clone()),
-            basebackup: options(&local.basebackup),
+            basebackup: options(&shared.basebackup),
+            kept_document: self.document(),
             ..postgres::Settings::new(&self.config.scope, name, &local.data_dir, local.listen.port)
         }
     }

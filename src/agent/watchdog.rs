@@ -7,6 +7,7 @@ use std::time::Duration;
 use pgherd_raft::lease::BootTime;
 use rustix::fs::{Access, access};
 
+use crate::config::{Config, WatchdogMode};
 use crate::guard::{Guard, WatchdogConfig};
 use crate::ha::{STAND_BACK, WatchdogFacts};
 
@@ -21,6 +22,13 @@ pub(super) struct Watchdog {
 impl Watchdog {
     pub(super) fn new(config: Option<WatchdogConfig>) -> Self {
         Self { config, trouble: None }
+    }
+
+    /// The configuration was read again; the guard takes it when it is armed the next time.
+    pub(super) fn configure(&mut self, config: Option<WatchdogConfig>) {
+        if self.config != config {
+            *self = Self::new(config);
+        }
     }
 
     pub(super) fn is_required(&self) -> bool {
@@ -64,7 +72,14 @@ fn unusable(device: &Path) -> Option<String> {
     access(device, Access::WRITE_OK).err().map(|error| format!("{path} may not be opened: {error}"))
 }
 
-/// Whole seconds of a configuration; -1 is half of the ttl.
-pub fn safety_margin(seconds: i64) -> Option<Duration> {
-    u64::try_from(seconds).ok().map(Duration::from_secs)
+/// The device as the guard needs to know it; none: none is used.
+pub fn watchdog_of(config: &Config) -> Option<WatchdogConfig> {
+    let section = &config.watchdog;
+    (section.mode != WatchdogMode::Off).then(|| WatchdogConfig {
+        device: section.device.clone(),
+        is_testing: section.is_testing,
+        is_required: section.mode == WatchdogMode::Required,
+        // -1 is half of the ttl.
+        safety_margin: u64::try_from(section.safety_margin_seconds).ok().map(Duration::from_secs),
+    })
 }

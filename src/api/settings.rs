@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
+use pgherd_raft::clock;
 use pgherd_raft::config::Severity;
 use pgherd_raft::group::Proposed;
 use pgherd_raft::model::{ClusterState, Command, MAX_DOCUMENT_BYTES, Outcome, Rejection, Revision};
@@ -83,7 +84,12 @@ async fn write(api: &ApiState, wanted: &Map<String, Value>, way: Way) -> Reply {
             Ok(None) => return told(&state.settings.document),
             Err(refusal) => return refusal,
         };
-        let command = Command::SetSettings { expected: revision, document: document.clone() };
+        let command = Command::SetSettings {
+            expected: revision,
+            document: document.clone(),
+            by: "operator".to_owned(),
+            at_ms: clock::wall_ms(),
+        };
         match api.intents.propose(command).await {
             Proposed::Outcome(Outcome::Applied) => {
                 info!("an operator changed the settings of revision {revision}");
@@ -212,7 +218,6 @@ fn told(document: &str) -> Reply {
 mod tests {
     use std::sync::Arc;
 
-    use pgherd_raft::clock;
     use serde_json::json;
 
     use super::super::testing::{FakeGroup, Fate, state, view};
@@ -281,7 +286,7 @@ mod tests {
         // What was made for the revision of before is refused, and made anew.
         let (document, revision) =
             next(&before, &fields(&json!({"ttl": 7})), Way::Patch).ok().flatten().expect("a change");
-        let command = Command::SetSettings { expected: revision, document };
+        let command = Command::SetSettings { expected: revision, document, by: String::new(), at_ms: 0 };
         let late = super::super::Intents::propose(&*group, command).await;
         assert!(matches!(late, Proposed::Outcome(Outcome::Rejected(Rejection::Revision { .. }))), "{late:?}");
         let (_, body) = ask(&group, Way::Patch, json!({"ttl": 7})).await;

@@ -12,7 +12,7 @@ use pgherd_raft::config::{Problem, Report, Section, Unit, not_a, read_boolean, s
 use pgherd_raft::model::TTL_LIMITS_MS;
 use pgherd_raft::yaml::{Node, Place, Value};
 
-use super::validate::postgresql::{hba_lines, parameters};
+use super::validate::postgresql::{parameters, shared_with_cluster};
 use super::validate::without_effect_when_on;
 
 /// The cluster's settings.
@@ -66,25 +66,14 @@ pub struct Dynamic {
     pub postgresql: DynamicPostgresql,
 }
 
-/// What all nodes' PostgreSQL share.
+/// What all nodes' PostgreSQL share and no node's file can change. The rest of the section is laid under the node's own:
+/// see [`super::Config::effective`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct DynamicPostgresql {
     /// Parameters for every node.
     pub parameters: BTreeMap<String, String>,
-    /// The whole pg_hba.conf, unless the node has its own.
-    pub pg_hba: Option<Vec<String>>,
-    /// The whole pg_ident.conf, unless the node has its own.
-    pub pg_ident: Option<Vec<String>>,
     /// A physical slot for each member. Default true.
     pub use_slots: bool,
-    /// Rewind a diverged former primary. Default true.
-    pub use_pg_rewind: bool,
-    /// See [`super::Postgresql::remove_data_directory_on_rewind_failure`].
-    pub remove_data_directory_on_rewind_failure: bool,
-    /// See [`super::Postgresql::remove_data_directory_on_diverged_timelines`].
-    pub remove_data_directory_on_diverged_timelines: bool,
-    /// Recovery settings for standbys.
-    pub recovery_conf: BTreeMap<String, String>,
 }
 
 /// How commits wait for standbys.
@@ -272,49 +261,26 @@ fn standby_cluster(section: &mut Section<'_>) -> Option<serde_json::Value> {
 fn postgresql(mut section: Section<'_>) -> DynamicPostgresql {
     let dynamic = DynamicPostgresql {
         parameters: parameters(section.section("parameters")),
-        pg_hba: hba_lines(&mut section, "pg_hba"),
-        pg_ident: section.texts("pg_ident"),
         use_slots: section.boolean("use_slots").unwrap_or(true),
-        use_pg_rewind: section.boolean("use_pg_rewind").unwrap_or(true),
-        remove_data_directory_on_rewind_failure: section
-            .boolean("remove_data_directory_on_rewind_failure")
-            .unwrap_or(false),
-        remove_data_directory_on_diverged_timelines: section
-            .boolean("remove_data_directory_on_diverged_timelines")
-            .unwrap_or(false),
-        recovery_conf: section.scalars("recovery_conf").unwrap_or_default(),
     };
-    without_effect_when_on(
-        &mut section,
-        &["remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"],
-    );
+    // Read here for its mistakes, and again where it is laid under the node's own section.
+    shared_with_cluster(&mut section);
     section.meaningless(
-        &["listen", "connect_address", "proxy_address", "data_dir", "config_dir", "pgpass", "authentication"],
+        &[
+            "listen",
+            "connect_address",
+            "proxy_address",
+            "data_dir",
+            "config_dir",
+            "pgpass",
+            "authentication",
+            "name",
+            "superuser",
+            "replication",
+            "pg_rewind",
+        ],
         "is each node's own and has no effect here",
     );
-    section.without_effect_yet(&[
-        "basebackup",
-        "bin_dir",
-        "bin_name",
-        "callbacks",
-        "create_replica_method",
-        "create_replica_methods",
-        "custom_conf",
-        "database",
-        "krbsrvname",
-        "parameters_primary",
-        "parameters_replica",
-        "parameters_standby_leader",
-        "pg_ctl_timeout",
-        "pg_hba_primary",
-        "pg_hba_replica",
-        "pg_hba_standby_leader",
-        "pre_promote",
-        "before_stop",
-        "rewind",
-        "use_unix_socket",
-        "use_unix_socket_repl",
-    ]);
     section.close();
     dynamic
 }

@@ -23,7 +23,7 @@ fn an_empty_document_gives_the_defaults() {
     assert_eq!(dynamic.synchronous_node_count, 1);
     assert_eq!(dynamic.member_slots_ttl, Duration::from_secs(1800));
     assert!(!dynamic.pause && !dynamic.failsafe_mode && !dynamic.check_timeline);
-    assert!(dynamic.postgresql.use_slots && dynamic.postgresql.use_pg_rewind);
+    assert!(dynamic.postgresql.use_slots);
     assert_eq!(dynamic.standby_cluster, None);
 }
 
@@ -71,7 +71,7 @@ fn patronis_documents_mean_the_same() {
     let parameters: Vec<String> =
         dynamic.postgresql.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
     assert_eq!(parameters, ["archive_mode=on", "max_connections=50", "random_page_cost=1.1"]);
-    assert!(!dynamic.postgresql.use_slots && !dynamic.postgresql.use_pg_rewind);
+    assert!(!dynamic.postgresql.use_slots);
 }
 
 #[test]

@@ -5,15 +5,21 @@
 //! with key, place and cure. Must never show a password. (The way from text to typed access is
 //! [`pgherd_raft::config`], which the witness uses too.)
 
+mod check;
 mod dynamic;
+mod effective;
 mod environment;
 mod parameters;
+mod reload;
+mod source;
+mod strict;
 mod types;
 mod validate;
+mod yaml_out;
 
-use std::path::Path;
-
+pub use check::{Mistakes, ParameterCheck};
 pub use dynamic::{Dynamic, DynamicPostgresql, SynchronousMode, parse};
+pub use effective::Effective;
 pub use parameters::{Adjusted, Parameters, SHARED_PARAMETERS, effective_parameters};
 use pgherd_raft::config::Report;
 pub use pgherd_raft::config::{
@@ -21,37 +27,15 @@ pub use pgherd_raft::config::{
     process_environment,
 };
 use pgherd_raft::yaml::Node;
+pub use reload::{ReloadQueue, ReloadRequests, ReloadRound, reload_channel};
+pub use source::Source;
+pub use strict::strict_json;
 pub use types::{
     Authentication, BasicAuthentication, Bootstrap, BootstrapMethod, BootstrapUser, Callbacks, Config,
-    Credentials, Ctl, Fencing, Log, Postgresql, ReplicaMethod, RestApi, TlsFiles, ToolOption, Watchdog,
-    WatchdogMode,
+    Credentials, Ctl, Fencing, Log, Postgresql, ReplicaMethod, RestApi, ServerTokens, SharedPostgresql,
+    TlsFiles, ToolOption, Watchdog, WatchdogMode,
 };
-
-impl Config {
-    /// Reads a file and lays the environment over it.
-    ///
-    /// # Errors
-    /// All mistakes of both at once.
-    pub fn load(path: &Path, environment: &Environment) -> Result<(Self, Vec<Warning>), ConfigErrors> {
-        let text = pgherd_raft::config::read_file(path)?;
-        Self::from_text(&path.display().to_string(), &text, environment)
-    }
-
-    /// The same for a text; `file` names it in messages.
-    ///
-    /// # Errors
-    /// All mistakes at once.
-    pub fn from_text(
-        file: &str,
-        text: &str,
-        environment: &Environment,
-    ) -> Result<(Self, Vec<Warning>), ConfigErrors> {
-        let variables = environment::variables();
-        pgherd_raft::config::from_text(file, text, environment, &variables, |root, report| {
-            validate::config(root, environment, report)
-        })
-    }
-}
+pub use yaml_out::to_yaml;
 
 /// A file with the environment laid over it, not checked: for the operator's tool, whose file may be a short one.
 ///

@@ -40,15 +40,16 @@ fn a_file_of_a_three_node_cluster() {
     assert_eq!(password(&postgresql.authentication.replication).as_deref(), Some("83"), "as PyYAML reads it");
     assert_eq!(postgresql.authentication.rewind.as_ref().map(|r| r.username.as_str()), Some("rewinder"));
     assert_eq!(postgresql.parameters.keys().collect::<Vec<_>>(), ["unix_socket_directories", "work_mem"]);
-    let arguments: Vec<String> = postgresql.basebackup.iter().map(ToolOption::argument).collect();
+    let arguments: Vec<String> = postgresql.shared.basebackup.iter().map(ToolOption::argument).collect();
     assert_eq!(arguments, ["--checkpoint=fast", "--verbose"]);
-    assert_eq!(postgresql.create_replica_methods, ["basebackup"]);
+    assert_eq!(postgresql.shared.create_replica_methods, ["basebackup"]);
 
     let bootstrap = config.bootstrap.as_ref().expect("bootstrap");
     assert_eq!(bootstrap.settings.ttl, Duration::from_secs(30));
     assert_eq!(bootstrap.settings.postgresql.parameters["wal_log_hints"], "on");
     assert_eq!(bootstrap.settings.postgresql.parameters["checkpoint_completion_target"], "0.9");
-    assert_eq!(bootstrap.settings.postgresql.pg_hba.as_ref().map(Vec::len), Some(2));
+    let (effective, _) = config.effective(&bootstrap.dcs);
+    assert_eq!(effective.postgresql.pg_hba.as_ref().map(Vec::len), Some(2));
     assert_eq!(bootstrap.dcs["postgresql"]["parameters"]["max_connections"], 200);
     let initdb: Vec<String> = bootstrap.initdb.iter().map(ToolOption::argument).collect();
     assert_eq!(initdb, ["--encoding=UTF8", "--data-checksums", "--locale=C.UTF-8"]);
@@ -140,7 +141,7 @@ fn defaults_of_the_shortest_file() {
     assert_eq!(config.postgresql.authentication.superuser.username, "postgres");
     assert_eq!(config.postgresql.authentication.rewind, None);
     assert_eq!(config.postgresql.pgpass, Path::new("/home/postgres/pgpass"));
-    assert_eq!(config.postgresql.pg_hba, None);
+    assert_eq!(config.postgresql.shared.pg_hba, None);
     assert_eq!(config.raft.data_dir, Path::new("/srv/pg-raft"));
     assert_eq!(config.raft.bind_addr.map(|bind| bind.to_string()).as_deref(), Some("127.0.0.1:2222"));
     assert_eq!(config.raft.partner_addrs, []);

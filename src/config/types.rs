@@ -10,6 +10,7 @@ use pgherd_raft::model::{MemberName, Tags};
 use pgherd_raft::telemetry::LogLevel;
 
 use super::dynamic::Dynamic;
+use super::effective::OwnSection;
 
 /// One node's configuration: complete, paths absolute.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,8 +27,10 @@ pub struct Config {
     pub ctl: Ctl,
     /// How a new cluster begins; a node without it never begins one.
     pub bootstrap: Option<Bootstrap>,
-    /// The local PostgreSQL.
+    /// The local PostgreSQL, as this node's file alone has it: see [`Config::effective`].
     pub postgresql: Postgresql,
+    /// The section `postgresql` as it was written.
+    pub(super) own: OwnSection,
     /// The group. The store's default is `<postgresql.data_dir>-raft`: beside the data directory, so that nothing
     /// which empties that one touches it, and different for each node of a machine.
     pub raft: Raft,
@@ -50,8 +53,33 @@ pub struct RestApi {
     pub connect_address: HostPort,
     /// Needed for requests which change something.
     pub authentication: Option<BasicAuthentication>,
-    /// Certificates; no effect yet.
+    /// Certificates; `certfile` makes it HTTPS.
     pub tls: TlsFiles,
+    /// Addresses, networks and host names which may use what changes something; empty: all, unless
+    /// `allowlist_include_members` says otherwise.
+    pub allowlist: Vec<String>,
+    /// The other members' hosts may use it.
+    pub allowlist_include_members: bool,
+    /// Added to every answer, in the order of the file; names and values can be sent as they are.
+    pub http_extra_headers: Vec<(String, String)>,
+    /// Added to every answer over TLS; these win over the former.
+    pub https_extra_headers: Vec<(String, String)>,
+    /// How many connections may wait to be accepted; none: as many as suit this server.
+    pub request_queue_size: Option<u32>,
+    /// How much the header `Server` tells.
+    pub server_tokens: ServerTokens,
+}
+
+/// How much the header `Server` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ServerTokens {
+    /// All there is to tell.
+    #[default]
+    Original,
+    /// Product and version.
+    Minimal,
+    /// The product.
+    ProductOnly,
 }
 
 /// A user for HTTP basic authentication.
@@ -76,6 +104,8 @@ pub struct TlsFiles {
     pub cafile: Option<PathBuf>,
     /// `none`, `optional` or `required`; servers only.
     pub verify_client: Option<String>,
+    /// OpenSSL's names of ciphers, with colons; servers only.
+    pub ciphers: Option<String>,
 }
 
 /// The section `ctl`.
@@ -85,7 +115,7 @@ pub struct Ctl {
     pub authentication: Option<BasicAuthentication>,
     /// Do not check servers' certificates.
     pub insecure: bool,
-    /// Certificates; no effect yet.
+    /// The client certificate, and who signs servers' certificates.
     pub tls: TlsFiles,
 }
 
@@ -173,19 +203,35 @@ pub struct Postgresql {
     pub data_dir: PathBuf,
     /// Where postgresql.conf and pg_hba.conf live; default the data directory.
     pub config_dir: PathBuf,
-    /// Where the programs are; none: to be found.
-    pub bin_dir: Option<PathBuf>,
     /// The password file which pgherd writes; default `~/pgpass`, without a home directory `<data_dir>-pgpass`.
     pub pgpass: PathBuf,
     /// The roles which pgherd uses.
     pub authentication: Authentication,
-    /// The database for own connections.
-    pub database: String,
     /// This node's parameters; those which must be equal on all nodes are not among them.
     pub parameters: BTreeMap<String, String>,
-    /// The whole pg_hba.conf; wins over the cluster's.
+    /// What the cluster's settings may hold as well: see [`Config::effective`].
+    pub shared: SharedPostgresql,
+}
+
+/// Keys of the section `postgresql` which a node's file and the cluster's settings may hold; the node's win, each as a
+/// whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedPostgresql {
+    /// Where the programs are; none: to be found.
+    pub bin_dir: Option<PathBuf>,
+    /// Other names of the programs, by their usual ones.
+    pub bin_names: BTreeMap<String, String>,
+    /// The database for own connections.
+    pub database: String,
+    /// `<config_base_name>.conf` is the server's configuration file; default `postgresql`.
+    pub config_base_name: String,
+    /// Included in place of `postgresql.base.conf`; never written.
+    pub custom_conf: Option<PathBuf>,
+    /// Kerberos' name of the service.
+    pub krbsrvname: Option<String>,
+    /// The whole pg_hba.conf.
     pub pg_hba: Option<Vec<String>>,
-    /// The whole pg_ident.conf; wins over the cluster's.
+    /// The whole pg_ident.conf.
     pub pg_ident: Option<Vec<String>>,
     /// Own connections go through the socket directory.
     pub use_unix_socket: bool,
@@ -199,8 +245,8 @@ pub struct Postgresql {
     pub replica_methods: BTreeMap<String, ReplicaMethod>,
     /// Long options for pg_basebackup.
     pub basebackup: Vec<ToolOption>,
-    /// Rewind a diverged former primary? None: as the cluster's settings say.
-    pub use_pg_rewind: Option<bool>,
+    /// Rewind a diverged former primary? Default true.
+    pub use_pg_rewind: bool,
     /// Delete the data directory when a rewind failed.
     pub remove_data_directory_on_rewind_failure: bool,
     /// Delete the data directory when it diverged and cannot be rewound.
@@ -209,6 +255,10 @@ pub struct Postgresql {
     pub recovery_conf: BTreeMap<String, String>,
     /// How long a start may take to open its port; default 60 s.
     pub pg_ctl_timeout: Duration,
+    /// Runs with the lease won and before the promotion; a status other than zero gives the lease back.
+    pub pre_promote: Option<String>,
+    /// Runs before PostgreSQL is stopped.
+    pub before_stop: Option<String>,
 }
 
 /// The roles which pgherd uses.
@@ -235,7 +285,7 @@ pub struct Credentials {
     pub sslpassword: Option<Secret>,
 }
 
-/// Commands for events; no effect yet.
+/// Commands for events.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Callbacks {
     /// PostgreSQL was started.

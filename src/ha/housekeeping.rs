@@ -37,9 +37,10 @@ fn housekeeping(o: &Observation, server: &Server) -> Option<Decision> {
     }
     if o.cluster.settings.revision == Revision(0) {
         let document = o.policy.bootstrap_settings.clone();
+        let by = o.my_name();
         return Some(
             decision(Rule::RecordSettings, "the new cluster gets its settings")
-                .act(Action::Propose(Command::SetSettings { expected: Revision(0), document })),
+                .act(Action::Propose(Command::SetSettings { expected: Revision(0), document, by, at_ms: 0 })),
         );
     }
     if let Some(action) = records_timeline(o, server) {

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use super::action::JobKind;
 use super::facts::{ControlState, DataDir, Observation, Process};
-use super::operations::Operation;
 
 /// The states that are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,13 +91,9 @@ impl PostgresState {
     /// Of this node.
     pub fn of(o: &Observation) -> Self {
         let job = o.job.as_ref().map(|job| job.kind);
-        // From the moment in which it was accepted: whoever waits for its end must not take the old server for the new.
-        let is_being_reinitialized = matches!(o.operation, Some(Operation::Reinitialize { .. }));
         match (job, o.postgres.process.of_any_age()) {
             (Some(JobKind::Bootstrap), _) => Self::Initialising,
-            (Some(JobKind::Clone | JobKind::Reinitialize), _) => Self::CreatingReplica,
-            (Some(JobKind::Restart), _) => Self::Restarting,
-            _ if is_being_reinitialized => Self::CreatingReplica,
+            (Some(JobKind::Clone), _) => Self::CreatingReplica,
             (Some(JobKind::StartPrimary | JobKind::StartStandby), _) => Self::Starting,
             (Some(JobKind::Stop), Some(Process::Running { .. } | Process::Ending)) => Self::Stopping,
             (_, Some(Process::Running { .. })) => Self::Running,
@@ -115,7 +110,6 @@ impl PostgresState {
             return if failed(JobKind::Bootstrap) { Self::InitdbFailed } else { Self::Stopped };
         }
         match control {
-            _ if failed(JobKind::Restart) => Self::RestartFailed,
             _ if failed(JobKind::StartPrimary) || failed(JobKind::StartStandby) => Self::StartFailed,
             Some(ControlState::InProduction | ControlState::InCrashRecovery) => Self::Crashed,
             _ => Self::Stopped,

@@ -15,8 +15,6 @@ use crate::ha::{SyncNames, Upstream};
 
 /// The first line of a file which pgherd wrote.
 pub(super) const HEADER: &str = "# Written by pgherd: changes made here are lost.";
-/// The file which is included first.
-pub(super) const BASE: &str = "postgresql.base.conf";
 /// The comment that names the member behind `primary_conninfo`.
 const UPSTREAM: &str = "# upstream member = ";
 
@@ -85,7 +83,7 @@ pub(super) enum Role {
 }
 
 /// May this stand in the file? Names of PostgreSQL and of its extensions, and none which pgherd owns.
-fn is_allowed(name: &str) -> bool {
+pub(super) fn is_allowed(name: &str) -> bool {
     let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.'));
     let is_owned = OWNED.iter().any(|(owned, ..)| name.eq_ignore_ascii_case(owned));
@@ -121,7 +119,11 @@ pub(super) fn render(
     // Also for a server which is run without our arguments: pg_rewind's own recovery.
     let none = LeastSettings::default();
     parameters.extend(OWNED.iter().map(|owned| (owned.0.to_owned(), owned_value(settings, owned, &none))));
-    let mut text = format!("{HEADER}\ninclude '{BASE}'\n\n");
+    let base = match &settings.custom_conf {
+        Some(custom) => custom.display().to_string(),
+        None => format!("{}.base.conf", settings.config_base_name),
+    };
+    let mut text = format!("{HEADER}\ninclude {}\n\n", conf_value(&base));
     for (name, value) in &parameters {
         text.push_str(&format!("{name} = {}\n", conf_value(value)));
     }
@@ -170,6 +172,7 @@ fn primary_conninfo(settings: &Settings, addr: &PostgresAddr) -> String {
     if settings.replication.password.is_some() {
         pairs.push(("passfile", passfile.as_str()));
     }
+    pairs.extend(settings.krbsrvname.as_deref().map(|name| ("krbsrvname", name)));
     pairs.extend(KEEPALIVES);
     pairs.extend(options_of(&settings.replication));
     conninfo(pairs)
@@ -236,12 +239,27 @@ pub(super) fn without_owned_parameters(auto_conf: &str, sync: &SyncNames) -> Str
     auto_conf.lines().filter(|line| !is_recovery(line)).fold(String::new(), |text, line| text + line + "\n")
 }
 
+/// The parameters which are arguments, as the configuration wants them.
+pub(super) fn wanted_arguments(settings: &Settings) -> BTreeMap<String, String> {
+    let none = LeastSettings::default();
+    let owned = OWNED.iter().map(|owned| (owned.0.to_owned(), owned_value(settings, owned, &none)));
+    let addresses = [
+        ("listen_addresses", settings.listen.join(",")),
+        ("port", settings.port.to_string()),
+        ("cluster_name", settings.scope.clone()),
+    ];
+    owned.chain(addresses.map(|(name, value)| (name.to_owned(), value))).collect()
+}
+
 /// The arguments of the postmaster. A standby must not have less than the primary, so `least` raises some.
 pub(super) fn arguments(settings: &Settings, least: &LeastSettings) -> Vec<String> {
     let mut args = vec![
         "-D".to_owned(),
         settings.data_dir.display().to_string(),
-        format!("--config-file={}", settings.config_dir.join("postgresql.conf").display()),
+        format!(
+            "--config-file={}",
+            settings.config_dir.join(format!("{}.conf", settings.config_base_name)).display()
+        ),
         format!("--listen_addresses={}", settings.listen.join(",")),
         format!("--port={}", settings.port),
         format!("--cluster_name={}", settings.scope),

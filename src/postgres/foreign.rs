@@ -54,7 +54,7 @@ pub(super) fn remember(layout: &Layout) -> Result<Vec<(PathBuf, Vec<u8>)>, PgErr
     if !layout.has_config_in_data() {
         return Ok(Vec::new());
     }
-    let mut paths = vec![layout.in_config(conf::BASE)];
+    let mut paths = vec![layout.base_file()];
     for path in NAMES.map(|name| layout.in_config(name)) {
         paths.extend(backups(&path));
         paths.push(path);

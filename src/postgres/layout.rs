@@ -42,6 +42,7 @@ pub(super) struct Layout {
     pub(super) data_dir: PathBuf,
     state_dir: PathBuf,
     config_dir: PathBuf,
+    config_base_name: String,
 }
 
 impl Layout {
@@ -50,6 +51,7 @@ impl Layout {
             data_dir: settings.data_dir.clone(),
             state_dir: settings.state_dir.clone(),
             config_dir: settings.config_dir.clone(),
+            config_base_name: settings.config_base_name.clone(),
         }
     }
 
@@ -59,6 +61,26 @@ impl Layout {
 
     pub(super) fn in_config(&self, name: &str) -> PathBuf {
         self.config_dir.join(name)
+    }
+
+    /// The server's configuration file.
+    pub(super) fn conf_file(&self) -> PathBuf {
+        self.in_config(&format!("{}.conf", self.config_base_name))
+    }
+
+    /// What is included first, unless the configuration names another file for that.
+    pub(super) fn base_file(&self) -> PathBuf {
+        self.in_config(&format!("{}.base.conf", self.config_base_name))
+    }
+
+    /// The cluster's settings as this node knew them last, under Patroni's name for them.
+    pub(super) fn document_file(&self) -> PathBuf {
+        self.in_data("patroni.dynamic.json")
+    }
+
+    /// A directory in which PostgreSQL is asked about parameters.
+    pub(super) fn check_dir(&self, number: u32) -> PathBuf {
+        self.named(&self.state_dir, &format!(".pgherd-check-{number}"))
     }
 
     /// Does what happens to the data directory as a whole happen to the configuration as well?
@@ -79,11 +101,6 @@ impl Layout {
     /// The epoch up to which this standby follows nobody.
     pub(super) fn fence_file(&self) -> PathBuf {
         self.named(&self.state_dir, ".pgherd-fence")
-    }
-
-    /// The restart which an operator scheduled.
-    pub(super) fn restart_file(&self) -> PathBuf {
-        self.named(&self.state_dir, ".pgherd-restart")
     }
 
     /// The list of the physical slots which this node made in this data directory.

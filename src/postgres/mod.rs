@@ -16,10 +16,12 @@ mod foreign;
 mod hba;
 mod health;
 mod history;
-mod hook;
 mod initdb;
+mod inspect;
 mod layout;
 mod observe;
+mod parameters;
+mod pending;
 mod postmaster;
 mod process;
 mod programs;
@@ -44,7 +46,8 @@ use std::time::Duration;
 pub use control_data::ControlDataError;
 pub use error::PgError;
 pub use health::Probing;
-pub use hook::run_hook;
+pub use inspect::{InspectError, Inspected, inspect, installed_major};
+pub use parameters::ParameterRefusal;
 use pgherd_raft::clock;
 use pgherd_raft::lease::BootTime;
 use pgherd_raft::model::SystemIdentifier;
@@ -183,8 +186,15 @@ impl Postgres {
     /// server. What needs a restart takes effect with the next start.
     pub async fn reconfigure(&self, settings: Settings) -> Result<(), PgError> {
         *self.refusal() = None;
+        let settings = self.sifted(settings).await;
         *self.inner.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         self.rewrite().await
+    }
+
+    /// Leaves out, with a warning each, what the server would not start with: once, before anything is begun.
+    pub async fn sift_parameters(&self) {
+        let settings = self.sifted(Settings::clone(&self.settings())).await;
+        *self.inner.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// Performs an action. Safe to repeat; dropping the future interrupts it, and the next observation shows what is
@@ -201,13 +211,6 @@ impl Postgres {
             PgAction::SetSync { names } => self.set_sync(names.clone()).await,
             PgAction::Rewind { source } => self.rewind(source).await,
             PgAction::Clone { source } => self.base_backup(source).await,
-            PgAction::PrePromote => self.pre_promote().await,
-            PgAction::Restart { is_standby, upstream } => {
-                let role =
-                    if *is_standby { conf::Role::Standby(upstream.clone()) } else { conf::Role::Primary };
-                self.restart(role).await
-            }
-            PgAction::Reinitialize { source } => self.reinitialize(source).await,
             PgAction::DiscardOldData => self.discard_old_data().await,
             PgAction::DiscardIncomplete => self.discard_incomplete().await,
             PgAction::EnsureSlots { names } => self.ensure_slots(names).await,
@@ -239,7 +242,8 @@ impl Postgres {
     fn programs(&self) -> Result<Programs, PgError> {
         let settings = self.settings();
         let path = std::env::var("PATH").unwrap_or_default();
-        Ok(Programs::find(settings.bin_dir.as_deref(), &path, self.layout().major())?)
+        let names = &settings.bin_names;
+        Ok(Programs::find(settings.bin_dir.as_deref(), names, &path, self.layout().major())?)
     }
 
     fn is_running(&self) -> bool {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::control_data;
 use super::files;
 use super::layout::{Layout, Marker};
+use super::pending::Pending;
 use super::query::QueryError;
 use super::server::{self, Answered};
 use super::sync_use::SyncUse;
@@ -46,6 +47,7 @@ pub(super) struct Cache {
     /// The highest timeline which the walreceiver of this postmaster was seen on.
     seen_timeline: Option<(u32, TimelineId)>,
     late_answers: u32,
+    pub(super) pending: Pending,
     /// The last postmaster which was asked, and whether it said nothing but that it is not ready.
     last_asked: Option<(u32, bool)>,
     pub(super) sync_use: Option<SyncUse>,
@@ -106,6 +108,10 @@ impl Postgres {
             }
             _ => (None, BTreeMap::new(), BTreeMap::new()),
         };
+        let pending_restart = match (&process, server.of_any_age()) {
+            (Fact::Known { value: Process::Running { pid, .. }, .. }, Some(_)) => self.pending_restart(*pid),
+            _ => BTreeMap::new(),
+        };
         PostgresFacts {
             data_dir: files.data_dir,
             control,
@@ -122,6 +128,7 @@ impl Postgres {
             newest_history,
             has_old_data: files.has_old_data,
             health: self.health(),
+            pending_restart,
         }
     }
 
@@ -133,7 +140,7 @@ impl Postgres {
     async fn observe_files(&self) -> Files {
         let layout = self.layout();
         let look = self.inner.look.look(move || {
-            let conf = files::read(&layout.in_config("postgresql.conf")).ok().flatten().unwrap_or_default();
+            let conf = files::read(&layout.conf_file()).ok().flatten().unwrap_or_default();
             Files {
                 data_dir: layout.classify(),
                 control: stamp(&layout.in_data("global/pg_control")),

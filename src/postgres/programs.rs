@@ -2,6 +2,7 @@
 //!
 //! All come from one directory: programs of two major versions never work on one data directory.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The programs without which nothing works.
@@ -42,29 +43,31 @@ pub enum ProgramsError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Programs {
     directory: PathBuf,
+    names: BTreeMap<String, String>,
 }
 
 impl Programs {
     /// The full path of a program.
     pub(super) fn path(&self, program: &str) -> PathBuf {
-        self.directory.join(program)
+        self.directory.join(name_of(program, &self.names))
     }
 
     /// Finds them: `bin_dir` alone when it is set; else the directory of that Debian version which the data directory
     /// needs, the first directory of PATH, the newest of Debian's.
     pub(super) fn find(
         bin_dir: Option<&Path>,
+        names: &BTreeMap<String, String>,
         search_path: &str,
         data_major: Option<u32>,
     ) -> Result<Self, ProgramsError> {
         let candidates = match bin_dir {
             Some(directory) => vec![directory.to_owned()],
-            None => candidates(search_path, Path::new(DEBIAN), data_major),
+            None => candidates(search_path, name_of("postgres", names), Path::new(DEBIAN), data_major),
         };
         let mut nearest: Option<&str> = None;
         for directory in &candidates {
-            match missing_in(directory) {
-                None => return Ok(Self { directory: directory.clone() }),
+            match missing_in(directory, names) {
+                None => return Ok(Self { directory: directory.clone(), names: names.clone() }),
                 Some(missing) => {
                     // A directory which has the server but lacks another program is the better hint.
                     let is_better = nearest.is_none_or(|known| known == "postgres");
@@ -94,7 +97,7 @@ pub(super) fn parse_version(printed: &str, directory: &Path) -> Result<u32, Prog
     Ok(major)
 }
 
-fn candidates(search_path: &str, debian: &Path, data_major: Option<u32>) -> Vec<PathBuf> {
+fn candidates(search_path: &str, server: &str, debian: &Path, data_major: Option<u32>) -> Vec<PathBuf> {
     let mut versions: Vec<u32> = std::fs::read_dir(debian)
         .into_iter()
         .flatten()
@@ -106,7 +109,7 @@ fn candidates(search_path: &str, debian: &Path, data_major: Option<u32>) -> Vec<
     let in_path = search_path
         .split(':')
         .filter(|directory| !directory.is_empty())
-        .filter_map(|directory| Path::new(directory).join("postgres").canonicalize().ok())
+        .filter_map(|directory| Path::new(directory).join(server).canonicalize().ok())
         .filter_map(|server| server.parent().map(Path::to_owned));
     let mut found: Vec<PathBuf> =
         data_major.filter(|major| versions.contains(major)).map(debian_bin).into_iter().collect();
@@ -117,8 +120,12 @@ fn candidates(search_path: &str, debian: &Path, data_major: Option<u32>) -> Vec<
     found
 }
 
-fn missing_in(directory: &Path) -> Option<&'static str> {
-    NEEDED.into_iter().find(|program| !directory.join(program).is_file())
+fn missing_in(directory: &Path, names: &BTreeMap<String, String>) -> Option<&'static str> {
+    NEEDED.into_iter().find(|program| !directory.join(name_of(program, names)).is_file())
+}
+
+fn name_of<'a>(program: &'a str, names: &'a BTreeMap<String, String>) -> &'a str {
+    names.get(program).map_or(program, String::as_str)
 }
 
 #[cfg(test)]
@@ -136,10 +143,22 @@ mod tests {
     fn a_missing_program_is_named_with_the_place_and_the_cure() {
         let root = tempfile::tempdir().expect("directory");
         install(root.path(), &["postgres", "initdb", "pg_controldata", "pg_rewind"]);
-        let error = Programs::find(Some(root.path()), "", None).expect_err("incomplete").to_string();
+        let error = Programs::find(Some(root.path()), &BTreeMap::new(), "", None)
+            .expect_err("incomplete")
+            .to_string();
         assert!(error.contains("\"pg_basebackup\" was not found"), "{error}");
         assert!(error.contains(&root.path().display().to_string()), "{error}");
         assert!(error.contains("postgresql.bin_dir"), "{error}");
+    }
+
+    #[test]
+    fn programs_may_have_other_names() {
+        let root = tempfile::tempdir().expect("directory");
+        install(root.path(), &["postgres-15", "initdb", "pg_controldata", "pg_basebackup", "pg_rewind"]);
+        let names = [("postgres".to_owned(), "postgres-15".to_owned())].into();
+        let found = Programs::find(Some(root.path()), &names, "", None).expect("found");
+        assert_eq!(found.path("postgres"), root.path().join("postgres-15"));
+        assert_eq!(found.path("initdb"), root.path().join("initdb"));
     }
 
     #[test]
@@ -149,7 +168,8 @@ mod tests {
         install(&real, &NEEDED);
         install(&links, &[]);
         std::os::unix::fs::symlink(real.join("postgres"), links.join("postgres")).expect("link");
-        let found = Programs::find(None, &links.display().to_string(), None).expect("found");
+        let found =
+            Programs::find(None, &BTreeMap::new(), &links.display().to_string(), None).expect("found");
         assert_eq!(found.path("initdb"), real.canonicalize().expect("real").join("initdb"));
     }
 
@@ -164,9 +184,12 @@ mod tests {
         let bin = |version: &str| debian.join(version).join("bin");
         let other = other.canonicalize().expect("real");
         let path = other.display().to_string();
-        assert_eq!(candidates(&path, &debian, Some(15)), [bin("15"), other.clone(), bin("17"), bin("9")]);
-        assert_eq!(candidates(&path, &debian, Some(16)), [other, bin("17"), bin("15"), bin("9")]);
-        assert_eq!(candidates("", &debian, None), [bin("17"), bin("15"), bin("9")]);
+        assert_eq!(
+            candidates(&path, "postgres", &debian, Some(15)),
+            [bin("15"), other.clone(), bin("17"), bin("9")]
+        );
+        assert_eq!(candidates(&path, "postgres", &debian, Some(16)), [other, bin("17"), bin("15"), bin("9")]);
+        assert_eq!(candidates("", "postgres", &debian, None), [bin("17"), bin("15"), bin("9")]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Postgres {
         }
         // Older versions look for the configuration in the data directory only.
         if settings.config_dir != settings.data_dir && layout.major().is_some_and(|major| major >= 15) {
-            let conf = layout.in_config("postgresql.conf");
+            let conf = layout.conf_file();
             tool = tool.arg(format!("--config-file={}", conf.display()));
         }
         let here = layout.clone();

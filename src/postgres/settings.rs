@@ -76,10 +76,16 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The file with what the postmaster says on standard error.
     pub log_file: PathBuf,
+    /// `<config_base_name>.conf` is the server's configuration file; usually `postgresql`.
+    pub config_base_name: String,
+    /// Included in place of `<config_base_name>.base.conf`; never written.
+    pub custom_conf: Option<PathBuf>,
     /// The password file written for `primary_conninfo`.
     pub pgpass: PathBuf,
     /// Where PostgreSQL's programs are; none: PATH, then the newest `/usr/lib/postgresql/*/bin`.
     pub bin_dir: Option<PathBuf>,
+    /// Other names of PostgreSQL's programs, by their usual ones.
+    pub bin_names: BTreeMap<String, String>,
     /// `listen_addresses`.
     pub listen: Vec<String>,
     /// `port`.
@@ -94,6 +100,8 @@ pub struct Settings {
     pub replication: Credentials,
     /// The role for `pg_rewind`; none: the superuser.
     pub rewind: Option<Credentials>,
+    /// Kerberos' name of the service of the servers that are connected to.
+    pub krbsrvname: Option<String>,
     /// PostgreSQL's parameters; those which pgherd owns are taken from here when they are allowed there.
     pub parameters: BTreeMap<String, String>,
     /// More recovery parameters of a standby, for example `restore_command`.
@@ -108,12 +116,10 @@ pub struct Settings {
     pub users: Vec<BootstrapUser>,
     /// The command to run when the cluster was initialised; a connection string is appended.
     pub post_bootstrap: Option<String>,
-    /// The command which may forbid a promotion by its exit status.
-    pub pre_promote: Option<String>,
-    /// The command to run before a stop on purpose.
-    pub before_stop: Option<String>,
     /// More options of `pg_basebackup`, as for `initdb`.
     pub basebackup: Vec<(String, Option<String>)>,
+    /// The cluster's settings, kept in the data directory for a cluster that has lost its own; none: there are none yet.
+    pub kept_document: Option<String>,
     /// How long a start of a primary may take before it counts as failed; none: as long as recovery needs.
     pub start_timeout: Option<Duration>,
 }
@@ -132,11 +138,14 @@ impl Settings {
             member: member.to_owned(),
             slot_name: None,
             config_dir: data_dir.to_owned(),
+            config_base_name: "postgresql".to_owned(),
+            custom_conf: None,
             log_file: beside(".pgherd-postgres.log"),
             pgpass: beside(".pgherd-pgpass"),
             state_dir,
             data_dir: data_dir.to_owned(),
             bin_dir: None,
+            bin_names: BTreeMap::new(),
             listen: vec!["localhost".to_owned()],
             port,
             use_unix_socket: false,
@@ -144,6 +153,7 @@ impl Settings {
             superuser: Credentials::new("postgres", None),
             replication: Credentials::new("replicator", None),
             rewind: None,
+            krbsrvname: None,
             parameters: BTreeMap::new(),
             recovery_parameters: BTreeMap::new(),
             pg_hba: Vec::new(),
@@ -151,9 +161,8 @@ impl Settings {
             initdb: Vec::new(),
             users: Vec::new(),
             post_bootstrap: None,
-            pre_promote: None,
-            before_stop: None,
             basebackup: Vec::new(),
+            kept_document: None,
             start_timeout: None,
         }
     }

@@ -65,7 +65,7 @@ impl Postgres {
     pub(super) async fn set_sync(&self, names: SyncNames) -> Result<(), PgError> {
         let (settings, layout) = (self.settings(), self.layout());
         blocking(move || {
-            let conf = files::read(&layout.in_config("postgresql.conf"))?.unwrap_or_default();
+            let conf = files::read(&layout.conf_file())?.unwrap_or_default();
             write_conf(&settings, &layout, &role_of(&layout, &conf), Some(names))?;
             rewrite_auto(&layout)
         })
@@ -80,32 +80,13 @@ impl Postgres {
             if !layout.in_data("PG_VERSION").is_file() {
                 return Ok(false);
             }
-            let conf = files::read(&layout.in_config("postgresql.conf"))?.unwrap_or_default();
+            let conf = files::read(&layout.conf_file())?.unwrap_or_default();
             write_conf(&settings, &layout, &role_of(&layout, &conf), None)?;
             write_access(&settings, &layout, Access::Usual)?;
             Ok(true)
         })
         .await?;
         if is_there { self.reload().await } else { Ok(()) }
-    }
-
-    /// Keeps a scheduled restart over a restart of the daemon; none: there is none.
-    ///
-    /// # Errors
-    /// The file beside the data directory cannot be written or removed.
-    pub async fn keep_restart(&self, text: Option<String>) -> Result<(), PgError> {
-        let path = self.layout().restart_file();
-        blocking(move || match text {
-            Some(text) => files::write(&path, &text).map(|_| ()),
-            None => files::remove(&path).map(|_| ()),
-        })
-        .await
-    }
-
-    /// What was kept.
-    pub async fn kept_restart(&self) -> Option<String> {
-        let path = self.layout().restart_file();
-        blocking(move || files::read(&path)).await.ok().flatten()
     }
 
     /// A copy which becomes writable is no longer one that may be thrown away.
@@ -130,6 +111,7 @@ impl Postgres {
         if !self.is_running() {
             return Ok(());
         }
+        self.look_at_pending_soon();
         let signal = self.postmaster.signal(PostmasterSignal::Reload);
         signal.await.map_err(PgError::postmaster("cannot reload PostgreSQL"))
     }
@@ -145,7 +127,7 @@ fn role_of(layout: &Layout, conf: &str) -> Role {
 }
 
 fn agreed_sync(layout: &Layout) -> Result<SyncNames, PgError> {
-    let conf = files::read(&layout.in_config("postgresql.conf"))?.unwrap_or_default();
+    let conf = files::read(&layout.conf_file())?.unwrap_or_default();
     Ok(conf::parse_sync(&conf))
 }
 
@@ -176,7 +158,7 @@ fn write_conf(
         Some(sync) => sync,
         None => agreed_sync(layout)?,
     };
-    let (path, base) = (layout.in_config("postgresql.conf"), layout.in_config(conf::BASE));
+    let (path, base) = (layout.conf_file(), layout.base_file());
     if !base.exists() {
         let present = files::read(&path)?;
         let is_foreign = present.as_deref().is_some_and(|text| !text.starts_with(conf::HEADER));
@@ -193,18 +175,23 @@ fn write_conf(
             files::write(&settings.pgpass, &merge_pgpass(&present, &line))?;
         }
     }
+    if let Some(document) = &settings.kept_document {
+        files::write(&layout.document_file(), document)?;
+    }
     let (_, socket_fallback) = Postgres::sockets(settings);
     files::write(&path, &conf::render(settings, role, &sync, socket_fallback)).map(|_| ())
 }
 
 fn write_access(settings: &Settings, layout: &Layout, access: Access) -> Result<(), PgError> {
     let (hba, ident) = (layout.in_config("pg_hba.conf"), layout.in_config("pg_ident.conf"));
-    let ident_lines = hba::render_ident(settings);
+    // A file of the operator's own is none of ours.
+    let is_elsewhere = |name: &str| settings.parameters.contains_key(name);
+    let ident_lines = hba::render_ident(settings).filter(|_| !is_elsewhere("ident_file"));
     if access == Access::Bootstrap {
         // What initdb wrote is nobody's work.
         files::write(&hba, &hba::render_for_bootstrap(settings))?;
         ident_lines.as_ref().map(|lines| files::write(&ident, lines)).transpose()?;
-    } else if !settings.pg_hba.is_empty() || !foreign::is_foreign(&hba)? {
+    } else if !is_elsewhere("hba_file") && (!settings.pg_hba.is_empty() || !foreign::is_foreign(&hba)?) {
         foreign::replace(&hba, &hba::render(settings))?;
     }
     match ident_lines {

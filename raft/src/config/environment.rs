@@ -37,6 +37,10 @@ pub enum Form {
     Scalar,
     /// As a YAML list, the brackets optional.
     List,
+    /// As a YAML map, the braces optional.
+    Map,
+    /// As a list in its brackets, otherwise as it is.
+    Yaml,
 }
 
 /// A variable and the key which it stands for.
@@ -66,8 +70,23 @@ pub fn common_variables() -> Vec<Variable> {
 const COMMON: &[(&str, &str, Form)] = &[
     ("NAME", "name", Form::Text),
     ("SCOPE", "scope", Form::Text),
-    ("LOG_LEVEL", "log.level", Form::Text),
+    // Old names, which the present ones overrule.
     ("LOGLEVEL", "log.level", Form::Text),
+    ("LOGFORMAT", "log.format", Form::Text),
+    ("LOG_DATEFMT", "log.dateformat", Form::Text),
+    ("LOG_TYPE", "log.type", Form::Text),
+    ("LOG_LEVEL", "log.level", Form::Text),
+    ("LOG_TRACEBACK_LEVEL", "log.traceback_level", Form::Text),
+    ("LOG_FORMAT", "log.format", Form::Yaml),
+    ("LOG_DATEFORMAT", "log.dateformat", Form::Text),
+    ("LOG_STATIC_FIELDS", "log.static_fields", Form::Map),
+    ("LOG_MAX_QUEUE_SIZE", "log.max_queue_size", Form::Scalar),
+    ("LOG_DIR", "log.dir", Form::Text),
+    ("LOG_MODE", "log.mode", Form::Scalar),
+    ("LOG_FILE_NUM", "log.file_num", Form::Scalar),
+    ("LOG_FILE_SIZE", "log.file_size", Form::Scalar),
+    ("LOG_LOGGERS", "log.loggers", Form::Map),
+    ("LOG_DEDUPLICATE_HEARTBEAT_LOGS", "log.deduplicate_heartbeat_logs", Form::Scalar),
     ("RAFT_SELF_ADDR", "raft.self_addr", Form::Text),
     ("RAFT_BIND_ADDR", "raft.bind_addr", Form::Text),
     ("RAFT_DATA_DIR", "raft.data_dir", Form::Text),
@@ -104,14 +123,36 @@ fn overlay_one(map: &mut Map, name: &str, variable: &Variable, environment: &Env
             value: yaml::resolve_plain(text.trim()),
             source: text.trim().to_owned(),
         },
-        Form::List => match list(text, &place) {
-            Some(node) => node,
-            None => {
-                let cure = "write it like 'host1:2222','host2:2222'";
-                report.error(&variable.key, &place, "is not a list", cure);
-                return;
+        Form::List => {
+            match flow(text, &place, ["[", "]"]).filter(|node| matches!(node.value, Value::List(_))) {
+                Some(node) => node,
+                None => {
+                    let cure = "write it like 'host1:2222','host2:2222'";
+                    report.error(&variable.key, &place, "is not a list", cure);
+                    return;
+                }
             }
-        },
+        }
+        Form::Yaml => {
+            match flow(text, &place, ["[", "]"]).filter(|_| text.trim_start().starts_with(['[', '-'])) {
+                Some(node) => node,
+                None => Node::text(place.clone(), text),
+            }
+        }
+        Form::Map => {
+            match flow(text, &place, ["{", "}"]).filter(|node| matches!(node.value, Value::Map(_))) {
+                Some(node) => node,
+                None => {
+                    report.error(
+                        &variable.key,
+                        &place,
+                        "is not a map",
+                        "write it like key: value, other: value",
+                    );
+                    return;
+                }
+            }
+        }
     };
     set(map, &variable.key, &place, node);
 }
@@ -128,16 +169,13 @@ fn set(map: &mut Map, path: &str, place: &Place, node: Node) {
     }
 }
 
-fn list(text: &str, place: &Place) -> Option<Node> {
+/// A list or a map in one line, with or without its brackets; every part of it gets the variable as its place.
+fn flow(text: &str, place: &Place, [open, close]: [&str; 2]) -> Option<Node> {
     let text = text.trim();
-    let bracketed =
-        if text.starts_with('[') || text.starts_with('-') { text.to_owned() } else { format!("[{text}]") };
+    let is_bare = !text.starts_with(open) && !(open == "[" && text.starts_with('-'));
+    let bracketed = if is_bare { format!("{open}{text}{close}") } else { text.to_owned() };
     let mut node = yaml::load(&bracketed).ok()?.root;
-    let Value::List(items) = &mut node.value else { return None };
-    for item in items {
-        item.place = place.clone();
-    }
-    node.place = place.clone();
+    node.name_all(place);
     Some(node)
 }
 

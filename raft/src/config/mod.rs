@@ -20,7 +20,7 @@ mod secret;
 mod section;
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use environment::{
     Environment, Form, Variable, common_variables, is_configuration_variable, process_environment,
@@ -32,7 +32,10 @@ pub use scalar::{Shown, not_a, read_address, read_boolean, read_scope, scalar, s
 pub use secret::Secret;
 pub use section::Section;
 
-use crate::yaml::{self, Node, Place};
+use crate::yaml::{self, Map, Node, Place, Value};
+
+/// Nobody cuts a configuration into more files.
+const MAX_FILES: usize = 200;
 
 /// The text of a configuration file.
 ///
@@ -70,7 +73,78 @@ pub fn from_text<T>(
 ) -> Result<(T, Vec<Warning>), ConfigErrors> {
     let report = Report::default();
     let root = tree(file, text, environment, variables, &report)?;
-    let value = validate(&root, &report);
+    checked(file, &root, report, validate)
+}
+
+/// The same for a directory: its files `*.yml` and `*.yaml` are read in the order of their names and laid one over the
+/// other.
+///
+/// # Errors
+/// All mistakes at once.
+pub fn from_directory<T>(
+    directory: &Path,
+    environment: &Environment,
+    variables: &[Variable],
+    validate: impl FnOnce(&Node, &Report) -> Option<T>,
+) -> Result<(T, Vec<Warning>), ConfigErrors> {
+    let name = directory.display().to_string();
+    let report = Report::default();
+    let mut root =
+        Node { place: Place::named(&name), value: Value::Map(Map::default()), source: String::new() };
+    for path in files_of(directory)? {
+        let file = path.display().to_string();
+        let mut part = parsed(&file, &read_file(&path)?, &report)?;
+        part.name_text(&file);
+        match (&mut root.value, part.value) {
+            (Value::Map(all), Value::Map(part)) => all.merge(part),
+            (_, Value::Null) => {}
+            (_, other) => {
+                let what = format!("{} stands where a map is needed", other.kind());
+                let cure = "write `key: value` lines";
+                return Err(one_error(file.clone(), part.place, what, cure.to_owned()));
+            }
+        }
+    }
+    environment::overlay(&mut root, environment, variables, &report);
+    checked(&name, &root, report, validate)
+}
+
+/// In the order of their names.
+fn files_of(directory: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
+    let name = directory.display().to_string();
+    let failed = |error: std::io::Error| {
+        let what = format!("cannot read the directory: {error}");
+        let cure = "make it readable for the user who runs pgherd";
+        one_error(name.clone(), Place::named(&name), what, cure.to_owned())
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let is_yaml = path.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
+        if is_yaml && path.is_file() {
+            files.push(path);
+        }
+        if files.len() > MAX_FILES {
+            let what = format!("has more than {MAX_FILES} files of YAML");
+            return Err(one_error(
+                name.clone(),
+                Place::named(&name),
+                what,
+                "is this the right directory?".to_owned(),
+            ));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn checked<T>(
+    file: &str,
+    root: &Node,
+    report: Report,
+    validate: impl FnOnce(&Node, &Report) -> Option<T>,
+) -> Result<(T, Vec<Warning>), ConfigErrors> {
+    let value = validate(root, &report);
     let problems = report.into_problems();
     match value {
         Some(value) if problems.iter().all(|problem| problem.severity == Severity::Warning) => {
@@ -91,7 +165,13 @@ pub fn tree(
     variables: &[Variable],
     report: &Report,
 ) -> Result<Node, ConfigErrors> {
-    let mut document =
+    let mut root = parsed(file, text, report)?;
+    environment::overlay(&mut root, environment, variables, report);
+    Ok(root)
+}
+
+fn parsed(file: &str, text: &str, report: &Report) -> Result<Node, ConfigErrors> {
+    let document =
         yaml::load(text).map_err(|error| one_error(file.to_owned(), error.place, error.what, error.cure))?;
     for again in &document.duplicates {
         report.warning(
@@ -101,7 +181,6 @@ pub fn tree(
             "remove one of them",
         );
     }
-    environment::overlay(&mut document.root, environment, variables, report);
     Ok(document.root)
 }
 

@@ -27,13 +27,15 @@ impl Unit {
     }
 }
 
-/// A whole number: YAML's own, or text with a unit.
+/// A whole number: YAML's own, or text with a unit. As PostgreSQL reads it: hexadecimal, octal, and with a fraction or
+/// an exponent, which is rounded.
 pub fn integer(node: &Node, unit: Unit) -> Option<i64> {
     match &node.value {
         Value::Integer(number) => Some(*number),
+        Value::Float(number) => rounded(*number),
         Value::Text(text) => {
             let (number, suffix) = split_unit(text)?;
-            let factor = match (unit, suffix) {
+            let factor: i64 = match (unit, suffix) {
                 (_, "") => 1,
                 (Unit::Bytes, "B") => 1,
                 (Unit::Bytes, "kB") => 1 << 10,
@@ -42,9 +44,12 @@ pub fn integer(node: &Node, unit: Unit) -> Option<i64> {
                 (Unit::Bytes, "TB") => 1_i64 << 40,
                 (Unit::None | Unit::Bytes, _) => return None,
             };
-            number.parse::<i64>().ok()?.checked_mul(factor)
+            match whole(number) {
+                Some(number) => number.checked_mul(factor),
+                None => rounded(number.parse::<f64>().ok()? * f64_of(factor)?),
+            }
         }
-        Value::Null | Value::Bool(_) | Value::Float(_) | Value::List(_) | Value::Map(_) => None,
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => None,
     }
 }
 
@@ -56,6 +61,7 @@ pub fn milliseconds(node: &Node) -> Option<i64> {
         Value::Text(text) => {
             let (number, suffix) = split_unit(text)?;
             let factor = match suffix {
+                "us" => return whole(number)?.checked_div(1000),
                 "ms" => 1,
                 "" | "s" => 1000,
                 "min" => 60_000,
@@ -63,10 +69,44 @@ pub fn milliseconds(node: &Node) -> Option<i64> {
                 "d" => 86_400_000,
                 _ => return None,
             };
-            thousandths(number)?.checked_mul(factor).map(|number| number / 1000)
+            let thousandths = match whole(number) {
+                Some(number) => number.checked_mul(1000)?,
+                None => thousandths(&format!("{:.3}", number.parse::<f64>().ok()?))?,
+            };
+            thousandths.checked_mul(factor).map(|number| number / 1000)
         }
         Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => None,
     }
+}
+
+/// To the nearest whole number; none when it is none, or beyond what a float counts exactly.
+fn rounded(number: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    (number.abs() <= EXACT).then(|| format!("{number:.0}").parse().ok()).flatten()
+}
+
+fn f64_of(number: i64) -> Option<f64> {
+    number.to_string().parse().ok()
+}
+
+/// C's notation: `0x` begins a hexadecimal number, `0` an octal one.
+fn whole(text: &str) -> Option<i64> {
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (radix, digits) = match (digits.strip_prefix("0x"), digits.strip_prefix('0')) {
+        (Some(hexadecimal), _) => (16, hexadecimal),
+        (None, Some(octal)) if !octal.is_empty() && octal.bytes().all(|b| (b'0'..b'8').contains(&b)) => {
+            (8, octal)
+        }
+        (None, _) => (10, digits),
+    };
+    // A second sign is none.
+    if !digits.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return None;
+    }
+    i64::from_str_radix(&format!("{sign}{digits}"), radix).ok()
 }
 
 /// `-1.5` is -1500; digits beyond the third are dropped. None for anything but a decimal number.
@@ -85,12 +125,31 @@ fn thousandths(text: &str) -> Option<i64> {
     Some(if negative { -number } else { number })
 }
 
+/// The number and what follows it.
 fn split_unit(text: &str) -> Option<(&str, &str)> {
     let text = text.trim();
-    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(at)?;
-    let number = number.trim();
-    (!number.is_empty()).then_some((number, unit))
+    let bytes = text.as_bytes();
+    let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
+    let run = |from: usize, is: fn(&u8) -> bool| {
+        bytes.iter().skip(from).take_while(|byte| is(byte)).count().saturating_add(from)
+    };
+    let start = usize::from(text.starts_with(['+', '-']));
+    let is_hexadecimal = text.get(start..).is_some_and(|rest| rest.starts_with("0x"));
+    let mut end = if is_hexadecimal {
+        run(start.saturating_add(2), u8::is_ascii_hexdigit)
+    } else {
+        run(start, |byte| byte.is_ascii_digit() || *byte == b'.')
+    };
+    // An exponent, unless the letter begins a unit.
+    if !is_hexadecimal && end > start && matches!(bytes.get(end), Some(b'e' | b'E')) {
+        let signed = usize::from(matches!(bytes.get(end.saturating_add(1)), Some(b'+' | b'-')));
+        let digits = end.saturating_add(1).saturating_add(signed);
+        if digit(digits) {
+            end = run(digits, u8::is_ascii_digit);
+        }
+    }
+    let (number, unit) = text.split_at_checked(end)?;
+    (end > start).then_some((number, unit.trim()))
 }
 
 #[cfg(test)]
@@ -113,6 +172,8 @@ mod tests {
             ("5min", Some(300_000)),
             ("5 min", Some(300_000)),
             ("1d", Some(86_400_000)),
+            ("2500us", Some(2)),
+            ("1.5h", Some(5_400_000)),
             ("-1", Some(-1_000)),
             ("5 minutes", None),
             ("s", None),
@@ -131,5 +192,22 @@ mod tests {
         assert_eq!(integer(&node("16MB"), Unit::None), None);
         assert_eq!(integer(&node("99999999TB"), Unit::Bytes), None);
         assert_eq!(integer(&node("'7'"), Unit::None), None);
+        for (text, expected) in [
+            ("0x10", Some(16)),
+            ("1e3", Some(1000)),
+            ("1.5kB", Some(1536)),
+            ("0x1MB", Some(1 << 20)),
+            ("2.5", Some(2)),
+            ("2.51", Some(3)),
+            ("1e99", None),
+            (".nan", None),
+            ("1 MB", Some(1 << 20)),
+            ("1eMB", None),
+            ("--1", None),
+            ("0x", None),
+            ("MB", None),
+        ] {
+            assert_eq!(integer(&node(text), Unit::Bytes), expected, "{text}");
+        }
     }
 }

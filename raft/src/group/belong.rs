@@ -34,6 +34,7 @@ const INVITE_LIMIT: Duration = Duration::from_secs(1);
 pub(crate) async fn run(node: Arc<Node>) {
     let mut applied = node.applied.clone();
     let mut server = node.view.subscribe();
+    let mut member = node.member.subscribe();
     let mut turn = 0_usize;
     let mut is_up_to_date = false;
     loop {
@@ -48,6 +49,7 @@ pub(crate) async fn run(node: Arc<Node>) {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
                 moved = applied.changed() => if moved.is_err() { return },
+                changed = member.changed() => if changed.is_err() { return },
             }
             continue;
         }
@@ -83,7 +85,7 @@ async fn catches_up(node: &Arc<Node>) -> bool {
 /// The state names this node as its configuration does, and not as one that left.
 fn is_in(node: &Node, applied: &Applied) -> bool {
     let left = applied.state.leaving.contains(&node.id) && !node.leaving.load(Ordering::Relaxed);
-    applied.state.members.get(&node.id) == Some(&node.config.member) && !left
+    applied.state.members.get(&node.id) == Some(&*node.member.borrow()) && !left
 }
 
 fn show_waiting(node: &Node, applied: &Applied) {
@@ -131,7 +133,7 @@ fn whom_to_ask(node: &Node, applied: &Applied, turn: usize) -> Option<String> {
 pub(crate) async fn ask(node: &Arc<Node>, via: &str, group: GroupId) {
     let request = JoinRequest {
         id: node.id,
-        member: node.config.member.clone(),
+        member: node.member.borrow().clone(),
         system_identifier: node.config.system_identifier,
     };
     let mut addr = via.to_owned();

@@ -44,7 +44,7 @@ pub(crate) use node::Node;
 
 use crate::founding::Action;
 use crate::lease::{BootTime, CloseRequest, CloseVerdict, FailsafeQuestion, FailsafeRefusal, StandingBack};
-use crate::model::{ClusterState, Command, Epoch, MemberId};
+use crate::model::{ClusterState, Command, Epoch, Member, MemberId};
 use crate::network::{CallFailure, ConsensusNetwork, Kind, PeerServer, Peers, Route, Shared};
 use crate::state_machine::StateMachine;
 use crate::store::Store;
@@ -191,6 +191,23 @@ impl Group {
     /// The epoch up to which this node has given up, as its store says.
     pub fn given_up(&self) -> Epoch {
         *self.handle.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the group is to know of this node from now on: other tags or addresses. Its name, its kind and the address
+    /// of its peers' port stay as they were at the start.
+    pub fn describe(&self, member: Member) {
+        let fixed = &self.node().config.member;
+        let member = Member {
+            name: fixed.name.clone(),
+            kind: fixed.kind,
+            raft_addr: fixed.raft_addr.clone(),
+            ..member
+        };
+        self.node().member.send_if_modified(|known| {
+            let changes = *known != member;
+            *known = member;
+            changes
+        });
     }
 
     /// What the other data members are told about this one from now on.

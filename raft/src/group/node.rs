@@ -18,7 +18,7 @@ use super::reports::Reports;
 use super::view::{GroupConfig, GroupView, Phase, StartError, Timing};
 use crate::clock;
 use crate::lease::BootTime;
-use crate::model::{Epoch, MemberId, MemberKind};
+use crate::model::{Epoch, Member, MemberId, MemberKind};
 use crate::network::{Peers, Route, Shared, Target};
 use crate::state_machine::Applied;
 use crate::store::Store;
@@ -37,6 +37,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Node {
     pub(crate) id: MemberId,
     pub(crate) config: GroupConfig,
+    /// What the group is to know of this node: its tags may change while it runs.
+    pub(crate) member: watch::Sender<Member>,
     pub(crate) store: Store,
     pub(crate) raft: Raft,
     pub(crate) peers: Arc<Peers>,
@@ -94,6 +96,7 @@ impl Node {
         let promises = Promises::new(id, store.clone(), applied.clone());
         Arc::new(Self {
             id,
+            member: watch::Sender::new(config.member.clone()),
             config,
             store,
             raft,

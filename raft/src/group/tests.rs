@@ -515,7 +515,12 @@ async fn a_snapshot_brings_a_newcomer_and_a_restarted_member_up_to_date() {
     first.until_member().await;
     for revision in 0..5 {
         let document = format!("{{\"quoted \\\" number\": {revision}}}");
-        let command = Command::SetSettings { expected: Revision(revision), document };
+        let command = Command::SetSettings {
+            expected: Revision(revision),
+            document,
+            by: "operator".to_owned(),
+            at_ms: 0,
+        };
         assert_eq!(propose_until_known(&first.group, command).await, Outcome::Applied);
     }
     let node = first.group.node();

@@ -5,18 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::command::{Basis, Command, Outcome, Rejection};
 use super::event::{MAX_EVENT_BYTES, record};
 use super::history;
-use super::ids::{Epoch, GroupId, MemberId, Revision, Session};
+use super::ids::{Epoch, GroupId, MemberId, Session};
 use super::intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 use super::lease::{Lease, Tenure};
 use super::member::Member;
-use super::schedule;
-use super::state::{ClusterState, Settings};
+use super::settings;
+use super::state::ClusterState;
 use super::takeover::{self, expect_epoch};
 
 /// The most members a cluster may have: keeps a broken or hostile joiner from growing the state without limit.
 pub const MAX_MEMBERS: usize = 64;
-/// The longest settings document, in bytes.
-pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// The shortest and the longest time one renewal may be good, in milliseconds.
 pub const TTL_LIMITS_MS: (u64, u64) = (2_000, 3_600_000);
 
@@ -96,11 +94,10 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
             Ok(())
         }
         Command::SetHistory { epoch, history } => history::set(state, *epoch, history),
-        Command::SetSettings { expected, document } => set_settings(state, *expected, document),
+        Command::SetSettings { expected, document, by, at_ms } => {
+            settings::set(state, *expected, document, by, *at_ms)
+        }
         Command::SetIntent { intent } => set_intent(state, index, intent),
-        Command::ScheduleSwitchover { schedule } => schedule::schedule(state, *schedule),
-        Command::CancelSchedule { at_ms } => schedule::cancel(state, *at_ms),
-        Command::BeginScheduled { at_ms } => schedule::begin(state, index, *at_ms),
         Command::EndIntent { id, end } => match state.intent.take_if(|pending| pending.id == *id) {
             Some(pending) => {
                 state.last_intent = Some(EndedIntent { id: pending.id, end: end.clone() });
@@ -171,20 +168,6 @@ fn set_leaving(state: &mut ClusterState, id: MemberId, leaving: bool) -> Result<
     Ok(())
 }
 
-fn set_settings(state: &mut ClusterState, expected: Revision, document: &str) -> Result<(), Rejection> {
-    if state.settings.revision != expected {
-        return Err(Rejection::Revision { current: state.settings.revision });
-    }
-    if document.len() > MAX_DOCUMENT_BYTES {
-        return Err(Rejection::Limit {
-            what: format!("settings must not exceed {MAX_DOCUMENT_BYTES} bytes"),
-        });
-    }
-    let revision = Revision(expected.0.saturating_add(1));
-    state.settings = Settings { revision, document: document.to_owned() };
-    Ok(())
-}
-
 /// A member joins, changes, or takes the place of its own former store: same name, other id. What a member is for
 /// cannot change under one id: a holder which became a witness would be a holder without PostgreSQL.
 fn put_member(
@@ -218,7 +201,6 @@ fn put_member(
 fn remove_member(state: &mut ClusterState, id: MemberId) -> Option<()> {
     state.members.remove(&id)?;
     state.leaving.remove(&id);
-    schedule::forget(state, Some(id));
     state.synchrony.fences.remove(&id);
     if let Some(list) = &mut state.failsafe {
         list.remove(&id);
@@ -292,11 +274,7 @@ fn begin_epoch(state: &mut ClusterState, tenure: Tenure, voters: BTreeSet<Member
     let epoch = state.lease.epoch.next();
     state.lease = Lease { epoch, voters, tenure: Some(tenure), left_at: None, last_holder: Some(holder) };
     state.synchrony.fences.clear();
-    if !changes_holder {
-        return;
-    }
-    schedule::forget(state, None);
-    if let Some(pending) = state.intent.take() {
+    if changes_holder && let Some(pending) = state.intent.take() {
         state.last_intent = Some(EndedIntent { id: pending.id, end: IntentEnd::Done { holder } });
     }
 }
@@ -321,7 +299,7 @@ fn transfer(
     Ok(())
 }
 
-pub(super) fn set_intent(state: &mut ClusterState, index: u64, intent: &Intent) -> Result<(), Rejection> {
+fn set_intent(state: &mut ClusterState, index: u64, intent: &Intent) -> Result<(), Rejection> {
     if state.intent.is_some() {
         return Err(Rejection::Intent);
     }

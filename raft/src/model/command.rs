@@ -14,7 +14,6 @@ use super::ids::{Epoch, GroupId, MemberId, MemberName, Revision, Session, System
 use super::intent::{Intent, IntentEnd};
 use super::lsn::WalPosition;
 use super::member::Member;
-use super::schedule::ScheduledSwitchover;
 use super::synchrony::SyncSet;
 
 /// A change of the replicated state.
@@ -157,26 +156,17 @@ pub enum Command {
         expected: Revision,
         /// The whole new document: a JSON object.
         document: String,
+        /// Who changes them, for people.
+        #[serde(default)]
+        by: String,
+        /// When, in milliseconds since 1970 by the proposer's wall clock, for people.
+        #[serde(default)]
+        at_ms: u64,
     },
     /// An operator asks for something.
     SetIntent {
         /// What.
         intent: Intent,
-    },
-    /// An operator asks for a switchover at a later time, in place of what was scheduled before.
-    ScheduleSwitchover {
-        /// What, and when.
-        schedule: ScheduledSwitchover,
-    },
-    /// What is scheduled is not to happen.
-    CancelSchedule {
-        /// Only what is scheduled for this time; none: whatever it is.
-        at_ms: Option<i64>,
-    },
-    /// The scheduled switchover is due: it becomes the pending intent.
-    BeginScheduled {
-        /// For which time it is scheduled.
-        at_ms: i64,
     },
     /// An intent ends without a change of the holder.
     EndIntent {

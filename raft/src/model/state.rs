@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::event::RecordedEvent;
 use super::history::TimelineEnd;
-use super::ids::{GroupId, MemberId, Revision, SystemIdentifier};
+use super::ids::{GroupId, MemberId, SystemIdentifier};
 use super::intent::{EndedIntent, PendingIntent};
 use super::lease::Lease;
 use super::member::{Member, MemberKind};
-use super::schedule::ScheduledSwitchover;
+use super::settings::{Settings, SettingsRecord};
 use super::synchrony::{MAX_SETS, Synchrony};
 use super::timelines::Timelines;
 
@@ -46,22 +46,13 @@ pub struct ClusterState {
     pub history: Vec<TimelineEnd>,
     /// The cluster-wide configuration.
     pub settings: Settings,
+    /// Its last revisions, the oldest first; the last one is in force.
+    #[serde(default)]
+    pub settings_history: VecDeque<SettingsRecord>,
     /// The operator's pending request.
     pub intent: Option<PendingIntent>,
     /// The operator's last request which ended.
     pub last_intent: Option<EndedIntent>,
-    /// The switchover which is to begin later.
-    #[serde(default)]
-    pub scheduled_switchover: Option<ScheduledSwitchover>,
-}
-
-/// The cluster-wide configuration with its revision.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Settings {
-    /// Zero: never set.
-    pub revision: Revision,
-    /// A JSON object as text; checked by the daemon before it is proposed.
-    pub document: String,
 }
 
 impl ClusterState {

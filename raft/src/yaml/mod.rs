@@ -5,6 +5,7 @@
 //! Must never quote values in its errors: they may be passwords.
 
 mod load;
+mod merge;
 mod scalar;
 
 use std::fmt;

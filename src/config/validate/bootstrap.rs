@@ -5,7 +5,8 @@ use pgherd_raft::yaml::Value;
 
 use super::super::dynamic::{self, Dynamic};
 use super::super::types::{Bootstrap, BootstrapMethod, BootstrapUser};
-use super::postgresql::{hba_lines, tool_options};
+use super::commands::tool_options;
+use super::postgresql::hba_lines;
 
 /// Options of initdb which pgherd sets itself or which would make the data directory unsafe.
 const INITDB_REFUSED: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "version"];

@@ -1,20 +1,23 @@
 //! From the tree to a [`Config`]: a function per section, none of which stops at the first mistake.
 
 mod bootstrap;
+mod commands;
 pub(super) mod postgresql;
+mod restapi;
+mod roles;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pgherd_raft::address::{HostPort, ListenAddress};
 use pgherd_raft::config::{Environment, Report, Section, Unit, not_a, read_boolean, read_raft, shown_key};
-use pgherd_raft::model::{TagValue, Tags};
+use pgherd_raft::model::{MemberName, TagValue, Tags};
 use pgherd_raft::yaml::{Node, Value};
 
-use super::types::{
-    BasicAuthentication, Config, Ctl, Fencing, Log, RestApi, TlsFiles, Watchdog, WatchdogMode,
-};
+use restapi::{connect_address, ctl, restapi};
+
+use super::effective::OwnSection;
+use super::types::{Config, Ctl, Fencing, Log, Watchdog, WatchdogMode};
 
 /// Stores of Patroni which have no part in a cluster that brings its own.
 const OTHER_STORES: [&str; 6] = ["etcd", "etcd3", "consul", "zookeeper", "exhibitor", "kubernetes"];
@@ -40,11 +43,13 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
     }
     // Every section is read before the first `?`: all mistakes are reported at once.
     let scope = top.scope("scope");
-    let name = top.member_name("name");
+    let name = name(&mut top);
     let namespace = top.text("namespace").unwrap_or_else(|| "service".to_owned());
     let restapi = restapi(top.section("restapi"));
     let ctl = ctl(top.section("ctl"));
-    let postgresql = postgresql::postgresql(top.section("postgresql"), environment);
+    let home = environment.get("HOME").map(String::as_str);
+    let own = OwnSection::new(top.get("postgresql"));
+    let postgresql = postgresql::postgresql(top.section("postgresql"), home);
     let bootstrap = bootstrap::bootstrap(top.section("bootstrap"));
     let store = postgresql.as_ref().map(|postgresql| beside(&postgresql.data_dir, "-raft"));
     let raft = read_raft(top.section("raft"), store);
@@ -64,6 +69,7 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
         ctl,
         bootstrap: bootstrap?,
         postgresql: postgresql?,
+        own,
         raft: raft?,
         tags,
         log,
@@ -72,95 +78,15 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
     })
 }
 
-fn restapi(mut section: Section<'_>) -> Option<RestApi> {
-    let listen = match section.get("listen") {
-        Some(_) => section.listen_at_one("listen"),
-        None => Some(ListenAddress { hosts: vec!["127.0.0.1".to_owned()], port: 8008 }),
-    };
-    let connect_address = connect_address(&mut section, listen.as_ref(), None);
-    let authentication = basic_authentication(section.section("authentication"));
-    let tls = tls_files(&mut section, "cafile");
-    section.without_effect_yet(&[
-        "allowlist",
-        "allowlist_include_members",
-        "certfile",
-        "keyfile",
-        "keyfile_password",
-        "cafile",
-        "ciphers",
-        "verify_client",
-        "http_extra_headers",
-        "https_extra_headers",
-        "server_tokens",
-    ]);
-    section.meaningless(&["thread_pool_size", "request_queue_size"], "has no meaning in pgherd");
-    section.close();
-    Some(RestApi { listen: listen?, connect_address: connect_address?, authentication, tls })
-}
-
-/// What the others are told; the listen address when nothing else is said and it is one that can be told.
-fn connect_address(
-    section: &mut Section<'_>,
-    listen: Option<&ListenAddress>,
-    default_port: Option<u16>,
-) -> Option<HostPort> {
-    if section.get("connect_address").is_some() {
-        return section.address("connect_address", default_port);
+/// The member's name; once it stood below `postgresql`.
+fn name(top: &mut Section<'_>) -> Option<MemberName> {
+    let mut old = top.section("postgresql");
+    if top.get("name").is_none() && old.get("name").is_some() {
+        let cure = "move it to the top of the file";
+        top.report.warning("postgresql.name", &old.key_place("name"), "stands where it once was", cure);
+        return old.member_name("name");
     }
-    let listen = listen?;
-    match listen.hosts.first() {
-        Some(host) if !listen.is_wildcard() => Some(HostPort { host: host.clone(), port: listen.port }),
-        Some(_) | None => {
-            let cure = format!(
-                "add `connect_address: HOST:{}`: `listen` is a wildcard, and others need an address to reach",
-                listen.port
-            );
-            section.missing("connect_address", &cure);
-            None
-        }
-    }
-}
-
-fn basic_authentication(mut section: Section<'_>) -> Option<BasicAuthentication> {
-    let username = section.text("username");
-    let password = section.secret("password");
-    let authentication = match (username, password) {
-        (Some(username), Some(password)) => Some(BasicAuthentication { username, password }),
-        (None, None) => None,
-        (Some(_), None) => {
-            section.missing("password", "add it: both are needed, or the API would be open to everybody");
-            None
-        }
-        (None, Some(_)) => {
-            section.missing("username", "add it: both are needed, or the API would be open to everybody");
-            None
-        }
-    };
-    section.close();
-    authentication
-}
-
-fn tls_files(section: &mut Section<'_>, ca_key: &str) -> TlsFiles {
-    TlsFiles {
-        certfile: section.path("certfile"),
-        keyfile: section.path("keyfile"),
-        keyfile_password: section.secret("keyfile_password"),
-        cafile: section.path(ca_key),
-        verify_client: section.text("verify_client"),
-    }
-}
-
-fn ctl(mut section: Section<'_>) -> Ctl {
-    let authentication = basic_authentication(section.section("authentication"));
-    let insecure = section.boolean("insecure").unwrap_or(false);
-    let tls = tls_files(&mut section, "cacert");
-    // The operator's tool reads this one.
-    section.texts("restapi_addrs");
-    // The operator's tool reads this one itself.
-    section.get("restapi_addrs");
-    section.without_effect_yet(&["cacert", "certfile", "keyfile", "keyfile_password"]);
-    section.close();
-    Ctl { authentication, insecure, tls }
+    top.member_name("name")
 }
 
 fn tags(top: &mut Section<'_>) -> Tags {
@@ -297,8 +223,7 @@ fn other_keys(top: &mut Section<'_>) {
             top.report.warning(key, &top.key_place(key), shared, format!("move it to `bootstrap.dcs.{key}`"));
         }
     }
-    top.without_effect_yet(&["citus"]);
-    top.meaningless(&["thread_pool_size", "thread_stack_size"], "has no meaning in pgherd");
+    top.meaningless(&["thread_pool_size", "thread_stack_size", "citus"], "has no meaning in pgherd");
 }
 
 /// Keys which change nothing yet and are not worth a word while they are off.

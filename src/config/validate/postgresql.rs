@@ -4,40 +4,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pgherd_raft::config::{Environment, Section, Shown, scalar, shown_key};
-use pgherd_raft::yaml::{Node, Value};
+use pgherd_raft::config::{Section, Shown, scalar, shown_key};
+use pgherd_raft::yaml::Value;
 
 use super::super::parameters::{DERIVED, Parameters, is_shared};
-use super::super::types::{Authentication, Callbacks, Credentials, Postgresql, ReplicaMethod, ToolOption};
+use super::super::types::{Postgresql, SharedPostgresql};
+use super::commands::{BASEBACKUP_REFUSED, callbacks, replica_method_names, replica_methods, tool_options};
+use super::roles::authentication;
 use super::{beside, connect_address, without_effect_when_on};
 
-/// What libpq takes beside the name and the password.
-const CONNECTION_OPTIONS: [&str; 9] = [
-    "sslmode",
-    "sslcert",
-    "sslkey",
-    "sslrootcert",
-    "sslcrl",
-    "sslcrldir",
-    "gssencmode",
-    "channel_binding",
-    "sslnegotiation",
-];
-
-/// Options of pg_basebackup which pgherd sets itself.
-const BASEBACKUP_REFUSED: [&str; 11] = [
-    "pgdata",
-    "format",
-    "wal-method",
-    "xlog-method",
-    "gzip",
-    "version",
-    "dbname",
-    "host",
-    "port",
-    "username",
-    "password",
-];
+/// The programs which may have other names.
+const PROGRAMS: [&str; 7] =
+    ["pg_ctl", "initdb", "pg_controldata", "pg_basebackup", "postgres", "pg_isready", "pg_rewind"];
 
 /// How a line of pg_hba.conf can begin.
 const HBA_WORDS: [&str; 9] = [
@@ -52,7 +30,7 @@ const HBA_WORDS: [&str; 9] = [
     "include_dir",
 ];
 
-pub(super) fn postgresql(mut section: Section<'_>, environment: &Environment) -> Option<Postgresql> {
+pub(super) fn postgresql(mut section: Section<'_>, home: Option<&str>) -> Option<Postgresql> {
     let s = &mut section;
     if s.get("listen").is_none() {
         s.missing("listen", "add `listen: HOST:PORT`, for example 127.0.0.1:5432");
@@ -65,23 +43,10 @@ pub(super) fn postgresql(mut section: Section<'_>, environment: &Environment) ->
     }
     let data_dir = s.path("data_dir");
     let config_dir = s.path("config_dir");
-    let bin_dir = s.path("bin_dir");
     let pgpass = s.path("pgpass");
-    let authentication = authentication(s.section("authentication"));
-    let database = s.text("database").unwrap_or_else(|| "postgres".to_owned());
+    let authentication = authentication(s);
     let parameters = own_parameters(s.section("parameters"));
-    let (pg_hba, pg_ident) = (hba_lines(s, "pg_hba"), s.texts("pg_ident"));
-    let use_unix_socket = s.boolean("use_unix_socket").unwrap_or(false);
-    let use_unix_socket_repl = s.boolean("use_unix_socket_repl").unwrap_or(false);
-    let callbacks = callbacks(s.section("callbacks"));
-    let create_replica_methods = replica_method_names(s);
-    let replica_methods = replica_methods(s, &create_replica_methods);
-    let basebackup = tool_options(s, "basebackup", &BASEBACKUP_REFUSED);
-    let use_pg_rewind = s.boolean("use_pg_rewind");
-    let on_failure = s.boolean("remove_data_directory_on_rewind_failure").unwrap_or(false);
-    let on_divergence = s.boolean("remove_data_directory_on_diverged_timelines").unwrap_or(false);
-    let recovery_conf = s.scalars("recovery_conf").unwrap_or_default();
-    let pg_ctl_timeout = s.duration("pg_ctl_timeout", 0..=86_400_000).unwrap_or(Duration::from_secs(60));
+    let shared = shared_with_cluster(s);
     other_keys(s);
     section.close();
     let data_dir = data_dir?;
@@ -90,68 +55,22 @@ pub(super) fn postgresql(mut section: Section<'_>, environment: &Environment) ->
         connect_address: connect_address?,
         proxy_address,
         config_dir: config_dir.unwrap_or_else(|| data_dir.clone()),
-        pgpass: pgpass.unwrap_or_else(|| default_pgpass(&data_dir, environment)),
+        pgpass: pgpass.unwrap_or_else(|| default_pgpass(&data_dir, home)),
         data_dir,
-        bin_dir,
         authentication: authentication?,
-        database,
         parameters,
-        pg_hba,
-        pg_ident,
-        use_unix_socket,
-        use_unix_socket_repl,
-        callbacks,
-        create_replica_methods,
-        replica_methods,
-        basebackup,
-        use_pg_rewind,
-        remove_data_directory_on_rewind_failure: on_failure,
-        remove_data_directory_on_diverged_timelines: on_divergence,
-        recovery_conf,
-        pg_ctl_timeout,
+        shared,
     })
 }
 
-fn default_pgpass(data_dir: &Path, environment: &Environment) -> PathBuf {
-    match environment.get("HOME").filter(|home| home.starts_with('/')) {
-        Some(home) => PathBuf::from(home).join("pgpass"),
-        None => beside(data_dir, "-pgpass"),
-    }
-}
-
-fn other_keys(section: &mut Section<'_>) {
-    for (key, now) in
-        [("superuser", "superuser"), ("replication", "replication"), ("pg_rewind", "rewind"), ("name", "")]
-    {
-        if let Some(node) = section.get(key) {
-            let cure = match now {
-                "" => "move it to the top of the file".to_owned(),
-                now => format!("move it to `postgresql.authentication.{now}`"),
-            };
-            let what = "is an old place for this key and has no effect";
-            section.report.warning(&section.key(key), &node.place, what, cure);
-        }
-    }
-    if let Some(node) = section.get("use_slots") {
-        section.report.warning(
-            &section.key("use_slots"),
-            &node.place,
-            "has no effect here: it is a setting of the whole cluster",
-            "move it to `bootstrap.dcs.postgresql.use_slots`",
-        );
-    }
+/// The keys which the cluster's settings may hold as well as a node's own file.
+pub(in super::super) fn shared_with_cluster(s: &mut Section<'_>) -> SharedPostgresql {
+    let create_replica_methods = replica_method_names(s);
     without_effect_when_on(
-        section,
+        s,
         &["remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"],
     );
-    section.without_effect_yet(&[
-        "proxy_address",
-        "use_unix_socket_repl",
-        "pg_ctl_timeout",
-        "bin_name",
-        "config_base_name",
-        "custom_conf",
-        "krbsrvname",
+    s.without_effect_yet(&[
         "parameters_primary",
         "parameters_replica",
         "parameters_standby_leader",
@@ -161,45 +80,85 @@ fn other_keys(section: &mut Section<'_>) {
         "pg_ident_primary",
         "pg_ident_replica",
         "pg_ident_standby_leader",
-        "pre_promote",
-        "before_stop",
         "rewind",
     ]);
+    SharedPostgresql {
+        bin_dir: s.path("bin_dir"),
+        bin_names: bin_names(s.section("bin_name")),
+        database: s.text("database").unwrap_or_else(|| "postgres".to_owned()),
+        config_base_name: config_base_name(s),
+        custom_conf: s.path("custom_conf"),
+        krbsrvname: s.text("krbsrvname"),
+        pg_hba: hba_lines(s, "pg_hba"),
+        pg_ident: s.texts("pg_ident"),
+        use_unix_socket: s.boolean("use_unix_socket").unwrap_or(false),
+        use_unix_socket_repl: s.boolean("use_unix_socket_repl").unwrap_or(false),
+        callbacks: callbacks(s.section("callbacks")),
+        replica_methods: replica_methods(s, &create_replica_methods),
+        create_replica_methods,
+        basebackup: tool_options(s, "basebackup", &BASEBACKUP_REFUSED),
+        use_pg_rewind: s.boolean("use_pg_rewind").unwrap_or(true),
+        remove_data_directory_on_rewind_failure: s
+            .boolean("remove_data_directory_on_rewind_failure")
+            .unwrap_or(false),
+        remove_data_directory_on_diverged_timelines: s
+            .boolean("remove_data_directory_on_diverged_timelines")
+            .unwrap_or(false),
+        recovery_conf: s.scalars("recovery_conf").unwrap_or_default(),
+        pg_ctl_timeout: s.duration("pg_ctl_timeout", 0..=86_400_000).unwrap_or(Duration::from_secs(60)),
+        pre_promote: s.text("pre_promote"),
+        before_stop: s.text("before_stop"),
+    }
 }
 
-fn authentication(mut section: Section<'_>) -> Option<Authentication> {
-    let superuser = credentials(section.section("superuser"), Some("postgres"));
-    let replication = credentials(section.section("replication"), None);
-    let rewind_section = section.section("rewind");
-    let rewind = rewind_section.is_present().then(|| credentials(rewind_section, None));
+/// Other names of PostgreSQL's programs.
+fn bin_names(mut section: Section<'_>) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for program in PROGRAMS {
+        let Some(name) = section.text(program) else { continue };
+        if name.is_empty() || name.contains('/') {
+            let (key, place) = (section.key(program), section.value_place(program));
+            let cure = "write a name without a directory; the directory is `bin_dir`";
+            section.report.error(&key, &place, "is no name of a program", cure);
+            continue;
+        }
+        names.insert(program.to_owned(), name);
+    }
     section.close();
-    Some(Authentication {
-        superuser: superuser?,
-        replication: replication?,
-        rewind: match rewind {
-            Some(rewind) => Some(rewind?),
-            None => None,
-        },
-    })
+    names
 }
 
-fn credentials(mut section: Section<'_>, default: Option<&str>) -> Option<Credentials> {
-    let written = section.get("username").is_some();
-    let username = section.text("username").or_else(|| default.map(str::to_owned));
-    if !written && username.is_none() {
-        section.missing("username", "add it: the role which pgherd creates and uses");
+fn config_base_name(section: &mut Section<'_>) -> String {
+    let default = "postgresql".to_owned();
+    let Some(name) = section.text("config_base_name") else { return default };
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if is_name && !name.starts_with('.') {
+        return name;
     }
-    if username.as_deref() == Some("") {
-        let place = section.value_place("username");
-        section.report.error(&section.key("username"), &place, "is empty", "write the role's name");
+    let (key, place) = (section.key("config_base_name"), section.value_place("config_base_name"));
+    section.report.error(&key, &place, "is no name of a file", "use letters, digits, - and _");
+    default
+}
+
+fn default_pgpass(data_dir: &Path, home: Option<&str>) -> PathBuf {
+    match home.filter(|home| home.starts_with('/')) {
+        Some(home) => PathBuf::from(home).join("pgpass"),
+        None => beside(data_dir, "-pgpass"),
     }
-    let password = section.secret("password");
-    let sslpassword = section.secret("sslpassword");
-    let options =
-        CONNECTION_OPTIONS.iter().filter_map(|key| Some(((*key).to_owned(), section.text(key)?))).collect();
-    section.without_effect_yet(&["sslpassword"]);
-    section.close();
-    Some(Credentials { username: username?, password, options, sslpassword })
+}
+
+fn other_keys(section: &mut Section<'_>) {
+    // The top of the file looks for it.
+    section.get("name");
+    if let Some(node) = section.get("use_slots") {
+        section.report.warning(
+            &section.key("use_slots"),
+            &node.place,
+            "has no effect here: it is a setting of the whole cluster",
+            "move it to `bootstrap.dcs.postgresql.use_slots`",
+        );
+    }
+    section.without_effect_yet(&["proxy_address"]);
 }
 
 /// A node's own parameters: those which must be equal everywhere are dropped with a warning.
@@ -297,115 +256,4 @@ pub(in super::super) fn hba_lines(section: &mut Section<'_>, key: &str) -> Optio
         }
     }
     Some(lines)
-}
-
-fn callbacks(mut section: Section<'_>) -> Callbacks {
-    let callbacks = Callbacks {
-        on_start: section.text("on_start"),
-        on_stop: section.text("on_stop"),
-        on_restart: section.text("on_restart"),
-        on_reload: section.text("on_reload"),
-        on_role_change: section.text("on_role_change"),
-    };
-    section.without_effect_yet(&["on_start", "on_stop", "on_restart", "on_reload", "on_role_change"]);
-    section.close();
-    callbacks
-}
-
-fn replica_method_names(section: &mut Section<'_>) -> Vec<String> {
-    let old = section.texts("create_replica_method");
-    let names = section.texts("create_replica_methods").or(old).unwrap_or_default();
-    if names.is_empty() { vec!["basebackup".to_owned()] } else { names }
-}
-
-fn replica_methods(section: &mut Section<'_>, names: &[String]) -> BTreeMap<String, ReplicaMethod> {
-    let mut methods = BTreeMap::new();
-    for name in names.iter().filter(|name| *name != "basebackup") {
-        let mut method = section.section(name);
-        section.report.warning(
-            &method.path,
-            &method.place,
-            "has no effect yet: replicas are made by pg_basebackup",
-            "nothing to do: it is accepted",
-        );
-        let arguments = method.free_scalars(&["command", "keep_data", "no_params", "no_leader"]);
-        let read = ReplicaMethod {
-            command: method.text("command").unwrap_or_else(|| name.clone()),
-            keep_data: method.boolean("keep_data").unwrap_or(false),
-            no_params: method.boolean("no_params").unwrap_or(false),
-            no_leader: method.boolean("no_leader").unwrap_or(false),
-            arguments,
-        };
-        methods.insert(name.clone(), read);
-    }
-    methods
-}
-
-/// Long options of a program: a list of words and one-key maps, or a map.
-pub(super) fn tool_options(section: &mut Section<'_>, key: &str, refused: &[&str]) -> Vec<ToolOption> {
-    let path = section.key(key);
-    let report = section.report;
-    let Some(node) = section.get(key) else { return Vec::new() };
-    let mut options = Vec::new();
-    let mut add = |name: &str, value: Option<&Node>, at: &Node| {
-        let name = name.trim_start_matches("--");
-        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
-        if !is_name {
-            let what = format!("{:?} is no name of an option", shown_key(name));
-            report.error(&path, &at.place, what, "write `- NAME` or `- NAME: VALUE`");
-        } else if refused.contains(&name) {
-            report.error(&path, &at.place, format!("{name} is set by pgherd itself"), "remove it");
-        } else {
-            if let Some(Node { value: Value::Bool(_), .. }) = value {
-                let cure =
-                    format!("write `- {name}` without a value for a flag, or put quotes around the value");
-                report.error(&path, &at.place, format!("{name} has a boolean where text is needed"), cure);
-                return;
-            }
-            let value = value.map(|value| scalar(report, &format!("{path}.{name}"), value, Shown::Yes));
-            match value {
-                // A flag, or a mistake which has been reported.
-                None => options.push(ToolOption { name: name.to_owned(), value: None }),
-                Some(None) => {}
-                Some(Some(value)) => {
-                    options.push(ToolOption { name: name.to_owned(), value: Some(unquoted(&value)) });
-                }
-            }
-        }
-    };
-    let items = match &node.value {
-        Value::List(items) => items.as_slice(),
-        Value::Null
-        | Value::Bool(_)
-        | Value::Integer(_)
-        | Value::Float(_)
-        | Value::Text(_)
-        | Value::Map(_) => std::slice::from_ref(node),
-    };
-    for item in items {
-        match &item.value {
-            Value::Text(word) => add(word, None, item),
-            Value::Map(map) => {
-                for entry in map.entries() {
-                    let value = Some(&entry.value).filter(|value| value.value != Value::Null);
-                    add(&entry.key, value, &entry.value);
-                }
-            }
-            other @ (Value::Null | Value::Bool(_) | Value::Integer(_) | Value::Float(_) | Value::List(_)) => {
-                let what = format!("{} stands where an option is needed", other.kind());
-                report.error(&path, &item.place, what, "write `- NAME` or `- NAME: VALUE`");
-            }
-        }
-    }
-    options
-}
-
-/// Patroni takes a value in the quotes which a shell would remove.
-fn unquoted(value: &str) -> String {
-    for quote in ['\'', '"'] {
-        if let Some(inner) = value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
-            return inner.to_owned();
-        }
-    }
-    value.to_owned()
 }

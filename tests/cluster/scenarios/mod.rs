@@ -38,7 +38,6 @@ mod guards;
 mod machines;
 mod modes;
 mod network;
-mod operations;
 mod partitions;
 mod pause;
 mod planned;

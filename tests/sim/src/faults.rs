@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Command, Intent, Outcome};
+use crate::model::{Command, Intent, Outcome, Revision};
 
 use crate::network::{CALM, HARSH, Network, Weather};
 use crate::node::NAMES;
@@ -386,8 +386,7 @@ impl World {
             return false;
         };
         let document = format!("{rest} {word}");
-        word != was
-            && self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
+        word != was && self.commit_at(leader, &set_settings(expected, document)) == Outcome::Applied
     }
 
     /// An operator names the next primary, whether or not there is one, and sometimes accepts a loss.
@@ -429,7 +428,7 @@ impl World {
             return false;
         };
         let document = format!("{} {rest}", if was == "safe" { "plain" } else { "safe" });
-        self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
+        self.commit_at(leader, &set_settings(expected, document)) == Outcome::Applied
     }
 
     fn change_ttl(&mut self) -> bool {
@@ -442,7 +441,7 @@ impl World {
         let mut words: Vec<&str> = self.log.last().settings.document.split(' ').collect();
         words[1] = ttl;
         let document = words.join(" ");
-        self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
+        self.commit_at(leader, &set_settings(expected, document)) == Outcome::Applied
     }
 
     fn change_sync(&mut self) -> bool {
@@ -456,7 +455,7 @@ impl World {
         let document = if is_paused { document.replace("run", "pause") } else { document };
         let failsafe = self.log.last().settings.document.split(' ').next().unwrap_or_default();
         let document = format!("{failsafe} {document}");
-        self.commit_at(leader, &Command::SetSettings { expected, document }) == Outcome::Applied
+        self.commit_at(leader, &set_settings(expected, document)) == Outcome::Applied
     }
 
     fn ask_for_switchover(&mut self) -> bool {
@@ -466,4 +465,9 @@ impl World {
         let intent = Intent::Switchover { from, to: None };
         self.commit_at(leader, &Command::SetIntent { intent }) == Outcome::Applied
     }
+}
+
+/// An operator's change of the settings.
+fn set_settings(expected: Revision, document: String) -> Command {
+    Command::SetSettings { expected, document, by: String::new(), at_ms: 0 }
 }

@@ -1,0 +1,133 @@
+//! `pgherd --validate-config`: what can be told of a configuration beyond the text of it.
+//!
+//! Promises: nothing is changed, and all findings are told at once on standard error; silence is a good configuration.
+
+use std::path::Path;
+
+use anyhow::bail;
+use pgherd_raft::address::{ListenAddress, is_loopback};
+use pgherd_raft::listener;
+use serde_json::Value;
+
+use crate::config::{Config, Source, to_yaml};
+use crate::postgres::installed_major;
+
+/// Reads, checks, and prints when asked to.
+///
+/// # Errors
+/// What is wrong, all of it.
+pub async fn run(source: &Source, binds: bool, prints: bool) -> anyhow::Result<()> {
+    let (config, warnings) = source.read()?;
+    let mut found = Vec::new();
+    for pair in [("nofailover", "failover_priority"), ("nosync", "sync_priority")] {
+        if config.tags.get(pair.0).is_some() && config.tags.get(pair.1).is_some() {
+            found.push(format!("tags  Multiple of ('{}', '{}') provided", pair.0, pair.1));
+        }
+    }
+    if binds {
+        ports(&config, &mut found);
+    }
+    addresses(&config, &mut found);
+    match installed_major(config.postgresql.shared.bin_dir.as_deref()).await {
+        Ok(major) => data_dir(&config.postgresql.data_dir, major, &mut found),
+        Err(error) => found.push(format!("postgresql.bin_dir: {error}")),
+    }
+    for warning in &warnings {
+        say(&format!("warning: {warning}"));
+    }
+    if prints {
+        print(&to_yaml(&without_secrets(source.tree()?.to_json())))?;
+    }
+    if !found.is_empty() {
+        bail!("{}", found.join("\n"));
+    }
+    Ok(())
+}
+
+fn say(line: &str) {
+    use std::io::Write as _;
+    // Nobody may be listening.
+    writeln!(std::io::stderr(), "{line}").ok();
+}
+
+fn print(text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    std::io::stdout().write_all(text.as_bytes())
+}
+
+fn ports(config: &Config, found: &mut Vec<String>) {
+    let mut try_bind = |key: &str, listen: &ListenAddress| {
+        for socket in listen.sockets() {
+            if let Err(error) = listener::listen(&socket) {
+                found.push(format!("{key} {socket} didn't pass validation: {error}"));
+            }
+        }
+    };
+    try_bind("restapi.listen", &config.restapi.listen);
+    try_bind("postgresql.listen", &config.postgresql.listen);
+    if let Some(bind) = &config.raft.bind_addr {
+        try_bind("raft.self_addr", bind);
+    }
+}
+
+/// A cluster of several machines needs addresses which other machines can reach.
+fn addresses(config: &Config, found: &mut Vec<String>) {
+    let raft = config.raft.self_addr.iter().chain(&config.raft.partner_addrs);
+    if raft.into_iter().all(|address| is_loopback(&address.host)) {
+        return;
+    }
+    for (key, address) in [
+        ("restapi.connect_address", &config.restapi.connect_address),
+        ("postgresql.connect_address", &config.postgresql.connect_address),
+    ] {
+        if is_loopback(&address.host) {
+            found.push(format!(
+                "{key} {address} didn't pass validation: must not be an address of this machine alone, as others \
+                 connect to it"
+            ));
+        }
+    }
+}
+
+fn data_dir(path: &Path, major: u32, found: &mut Vec<String>) {
+    let mut wrong = |reason: String| {
+        found.push(format!("postgresql.data_dir {} didn't pass validation: {reason}", path.display()));
+    };
+    if !path.join("global/pg_control").exists() {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        if names.into_iter().any(|name| !name.starts_with('.') && name != "lost+found") {
+            wrong("it is not empty and holds no database system".to_owned());
+        }
+        return;
+    }
+    let version = std::fs::read_to_string(path.join("PG_VERSION")).unwrap_or_default();
+    if version.trim().is_empty() {
+        wrong("it has no PG_VERSION".to_owned());
+    } else if version.trim() != major.to_string() {
+        wrong(format!(
+            "it was made by PostgreSQL {}, but the programs are of PostgreSQL {major}",
+            version.trim()
+        ));
+    }
+    if !path.join("pg_wal").is_dir() {
+        wrong("it has no pg_wal".to_owned());
+    }
+}
+
+/// Whatever holds a password is not shown.
+fn without_secrets(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let shown = |(key, value): (String, Value)| {
+                let is_secret = key.contains("password") || key == "auth" || key.contains("passwd");
+                let value =
+                    if is_secret && !value.is_null() { "(secret)".into() } else { without_secrets(value) };
+                (key, value)
+            };
+            Value::Object(map.into_iter().map(shown).collect())
+        }
+        Value::Array(items) => items.into_iter().map(without_secrets).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
+    }
+}
