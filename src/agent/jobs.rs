@@ -13,24 +13,13 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::clock;
-use crate::ha::{Finished, Job, JobKind, PgAction};
+use crate::ha::{Finished, Job, JobKind, JobMemory, JobRun, PgAction};
 use crate::postgres::Postgres;
 
 #[derive(Debug)]
 struct Running {
-    kind: JobKind,
+    run: JobRun,
     action: PgAction,
-    since: BootTime,
-    epoch: Epoch,
-}
-
-#[derive(Debug)]
-struct Ended {
-    error: Option<String>,
-    at: BootTime,
-    took: Duration,
-    failures: u32,
-    epoch: Epoch,
 }
 
 /// The long actions: at most one runs.
@@ -38,27 +27,30 @@ struct Ended {
 pub(super) struct Jobs {
     task: JoinSet<Result<(), String>>,
     running: Option<Running>,
-    ended: BTreeMap<JobKind, Ended>,
+    memory: JobMemory,
     wake: Arc<Notify>,
 }
 
 impl Jobs {
     pub(super) fn new(wake: Arc<Notify>) -> Self {
-        Self { task: JoinSet::new(), running: None, ended: BTreeMap::new(), wake }
+        Self { task: JoinSet::new(), running: None, memory: JobMemory::default(), wake }
     }
 
-    /// Starts a long action. One that runs already goes on; only a stop takes the place of another.
+    /// Starts a long action. One that runs already goes on; only a stop takes the place of another, and
+    /// whatever is decided that of a hook whose answer does not matter any more.
     pub(super) async fn start(&mut self, postgres: Postgres, action: &PgAction, epoch: Epoch) {
         let Some(kind) = action.job() else { return };
         if let Some(running) = &self.running {
-            if running.action == *action || kind != JobKind::Stop {
+            let makes_way = kind == JobKind::Stop || running.run.kind == JobKind::PrePromote;
+            if running.action == *action || !makes_way {
                 return;
             }
-            info!("{:?} is cut short by {action:?}", running.kind);
+            info!("{:?} is cut short by {action:?}", running.run.kind);
             self.cut_short().await;
         }
         let (wake, performed) = (Arc::clone(&self.wake), action.clone());
-        self.running = Some(Running { kind, action: action.clone(), since: clock::now(), epoch });
+        let run = JobRun { kind, since: clock::now(), epoch };
+        self.running = Some(Running { run, action: action.clone() });
         self.task.spawn(async move {
             let result = postgres.perform(&performed).await.map_err(|error| chain(&error));
             wake.notify_one();
@@ -74,89 +66,51 @@ impl Jobs {
 
     async fn cut_short(&mut self) {
         self.task.shutdown().await;
-        let Some(running) = self.running.take().filter(|running| running.kind != JobKind::Stop) else {
-            return;
-        };
-        let failures = self.ended.get(&running.kind).map_or(0, |ended| ended.failures).saturating_add(1);
-        let at = clock::now();
-        let error = Some("it was cut short by a stop".to_owned());
-        let ended = Ended { error, at, took: at.since(running.since), failures, epoch: running.epoch };
-        self.ended.insert(running.kind, ended);
+        if let Some(running) = self.running.take() {
+            self.memory.note_cut_short(running.run, clock::now());
+        }
     }
 
     /// Takes note of an action that has ended.
     pub(super) fn collect(&mut self) {
         let Some(joined) = self.task.try_join_next() else { return };
-        let Some(running) = self.running.take() else { return };
+        let Some(Running { run, .. }) = self.running.take() else { return };
         let error = match joined {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),
             Err(broken) => Some(format!("the task broke: {broken}")),
         };
-        let took = clock::now().since(running.since);
-        let before = self.ended.get(&running.kind).map_or(0, |ended| ended.failures);
-        let failures = match &error {
-            None => {
-                info!("{:?} succeeded after {} ms", running.kind, took.as_millis());
-                0
-            }
-            Some(error) => {
-                warn!("{:?} failed after {} ms: {error}", running.kind, took.as_millis());
-                before.saturating_add(1)
-            }
-        };
-        let ended = Ended { error, at: clock::now(), took, failures, epoch: running.epoch };
-        self.ended.insert(running.kind, ended);
-        self.forget_after_success(running.kind, failures);
-    }
-
-    /// A server that came up, or a new copy, makes earlier failures meaningless.
-    fn forget_after_success(&mut self, kind: JobKind, failures: u32) {
-        if failures > 0 {
-            return;
+        let now = clock::now();
+        let took = now.since(run.since).as_millis();
+        match &error {
+            None => info!("{:?} succeeded after {took} ms", run.kind),
+            Some(error) => warn!("{:?} failed after {took} ms: {error}", run.kind),
         }
-        match kind {
-            JobKind::StartPrimary | JobKind::StartStandby | JobKind::Promote => {
-                self.ended.remove(&JobKind::Stop);
-                self.ended.remove(&JobKind::Rewind);
-            }
-            JobKind::Clone | JobKind::Bootstrap => {
-                self.ended.retain(|kind, _| matches!(kind, JobKind::Clone | JobKind::Bootstrap));
-            }
-            JobKind::Stop | JobKind::Rewind => {}
-        }
+        self.memory.note(run, error, now);
     }
 
     /// A decision's reason for the log, where the error of an action that failed stands already.
     pub(super) fn without_told_errors(&self, because: &str) -> String {
-        let errors = self.ended.values().filter_map(|ended| ended.error.as_deref());
-        let told = errors.filter(|error| !error.is_empty());
+        let told = self.memory.errors().filter(|error| !error.is_empty());
         told.fold(because.to_owned(), |text, error| text.replace(error, "see above"))
     }
 
     pub(super) fn job(&self, now: BootTime) -> Option<Job> {
         self.running.as_ref().map(|running| Job {
-            kind: running.kind,
-            running_for: now.since(running.since),
+            kind: running.run.kind,
+            running_for: now.since(running.run.since),
             detail: describe(&running.action),
         })
     }
 
     pub(super) fn finished(&self, now: BootTime) -> BTreeMap<JobKind, Finished> {
-        let facts = |ended: &Ended| Finished {
-            error: ended.error.clone(),
-            age: now.since(ended.at),
-            took: ended.took,
-            failures: ended.failures,
-            epoch: ended.epoch,
-        };
-        self.ended.iter().map(|(kind, ended)| (*kind, facts(ended))).collect()
+        self.memory.finished(now)
     }
 }
 
 fn describe(action: &PgAction) -> String {
     match action {
-        PgAction::Bootstrap => "making the cluster's database system".to_owned(),
+        PgAction::Bootstrap => "bootstrap in progress".to_owned(),
         PgAction::StartPrimary => "starting PostgreSQL as the primary".to_owned(),
         PgAction::StartStandby { upstream: Some(upstream) } => {
             format!("starting PostgreSQL as a standby of {}", upstream.name)
@@ -164,8 +118,11 @@ fn describe(action: &PgAction) -> String {
         PgAction::StartStandby { upstream: None } => "starting PostgreSQL as a standby".to_owned(),
         PgAction::Stop { mode, .. } => format!("stopping PostgreSQL ({mode:?})").to_lowercase(),
         PgAction::Promote { timeline } => format!("leaving recovery for timeline {timeline}"),
-        PgAction::Rewind { source } => format!("rewinding to {}", source.name),
-        PgAction::Clone { source } => format!("copying {}", source.name),
+        PgAction::Rewind { source } => format!("running pg_rewind from {} in progress", source.name),
+        PgAction::Clone { source } => format!("bootstrap from leader '{}' in progress", source.name),
+        PgAction::PrePromote => "running the pre_promote script".to_owned(),
+        PgAction::Restart { .. } => "restart in progress".to_owned(),
+        PgAction::Reinitialize { .. } => "reinitialize in progress".to_owned(),
         PgAction::Follow { .. }
         | PgAction::Fence { .. }
         | PgAction::SetSync { .. }
@@ -232,16 +189,13 @@ mod tests {
     #[test]
     fn an_error_is_told_once() {
         let mut jobs = Jobs::new(Arc::new(Notify::new()));
-        let ended = |error: Option<&str>| Ended {
-            error: error.map(str::to_owned),
-            at: clock::now(),
-            took: Duration::ZERO,
-            failures: 1,
-            epoch: Epoch(1),
+        let mut note = |kind, error: Option<&str>| {
+            let run = JobRun { kind, since: clock::now(), epoch: Epoch(1) };
+            jobs.memory.note(run, error.map(str::to_owned), clock::now());
         };
-        jobs.ended.insert(JobKind::Clone, ended(Some("password authentication failed")));
-        jobs.ended.insert(JobKind::Stop, ended(Some("")));
-        jobs.ended.insert(JobKind::Rewind, ended(None));
+        note(JobKind::Clone, Some("password authentication failed"));
+        note(JobKind::Stop, Some(""));
+        note(JobKind::Rewind, None);
         let because = "the copy of node1 failed: password authentication failed";
         assert_eq!(jobs.without_told_errors(because), "the copy of node1 failed: see above");
         assert_eq!(jobs.without_told_errors("waiting for a primary"), "waiting for a primary");

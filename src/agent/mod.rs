@@ -6,6 +6,7 @@
 //! the guard's business, see [`crate::guard`].
 
 mod act;
+mod callbacks;
 pub mod clock;
 mod cut_off;
 mod health;
@@ -13,10 +14,12 @@ mod history;
 mod jobs;
 mod licence;
 mod observe;
+pub mod operations;
 mod parameters;
 mod policy;
 mod postmaster;
 mod recorder;
+mod tell;
 pub mod view;
 mod watchdog;
 
@@ -31,7 +34,7 @@ use pgherd_raft::model::{Epoch, Incarnation, Member, MemberId};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use crate::config::{Config, ReloadRequests};
+use crate::config::Config;
 use crate::guard::{News, WatchdogConfig};
 use crate::ha::{self, Closes, Decision, Observation, PostgresFacts, Rule};
 use crate::postgres::Postgres;
@@ -52,6 +55,8 @@ const OBSERVE_AT_LEAST_EACH: Duration = Duration::from_secs(1);
 const WAITS_FOR_REPORTS: Duration = Duration::from_millis(200);
 /// Longer than the members of a new cluster take to come.
 const ADVICE_PATIENCE: Duration = Duration::from_secs(10);
+/// A scheduled restart is written to disk within this time, or not at all.
+const KEEP_LIMIT: Duration = Duration::from_secs(2);
 /// How long a clean stop goes on trying to give the lease back once PostgreSQL is stopped.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -78,12 +83,12 @@ pub struct Parts {
     pub exe: PathBuf,
     /// The settings as decisions need them.
     pub policy: PolicySource,
-    /// Has the configuration read again.
-    pub reload: ReloadRequests,
     /// The watchdog device behind the guard; none: there is none.
     pub watchdog: Option<WatchdogConfig>,
     /// The operator's command which cuts a silent primary off.
     pub fencing: Option<FencingCommand>,
+    /// Reads the configuration again.
+    pub reload: operations::Reload,
 }
 
 /// Why the agent ended.
@@ -105,6 +110,9 @@ pub struct Agent {
     proposals: Proposals,
     recorder: Recorder,
     historian: history::Historian,
+    callbacks: callbacks::Callbacks,
+    operations: operations::Operations,
+    operator: Arc<operations::Operator>,
     closing: act::Closing,
     closes: Option<(Closes, BootTime)>,
     last_postgres: Option<(PostgresFacts, BootTime)>,
@@ -113,6 +121,7 @@ pub struct Agent {
     /// What the present guard tells; one receiver for its whole life, so that nothing it told is told again.
     guard_news: Option<watch::Receiver<News>>,
     logged: String,
+    race: tell::Race,
     /// What of the last report others may be waiting for: PostgreSQL runs, in recovery, its stream ended, it ends.
     reported: Option<(bool, Option<bool>, bool, bool)>,
     guard_trouble: String,
@@ -128,16 +137,22 @@ pub struct Agent {
     known_at_start: Option<Epoch>,
     /// What an operator should know, since when, and whether it was said.
     advice: Option<(String, BootTime, bool)>,
+    /// The warning about a strict primary without standbys was given.
+    is_alone_told: bool,
+    /// The scheduled switchover that was told, and when.
+    schedule_told: Option<(i64, BootTime)>,
 }
 
 impl Agent {
     /// An agent and the receiver of what it publishes, beginning with a first look at everything.
-    pub async fn new(parts: Parts, incarnation: Incarnation) -> (Self, watch::Receiver<Arc<View>>) {
+    pub async fn new(mut parts: Parts, incarnation: Incarnation) -> (Self, watch::Receiver<Arc<View>>) {
         let me = parts.group.id();
         let wake = Arc::new(Notify::new());
         let recorder = Recorder::start(parts.group.clone());
         let cut_offs = cut_off::CutOffs::new(parts.fencing.clone(), Arc::clone(&wake));
         let watchdog = watchdog::Watchdog::new(parts.watchdog.clone());
+        let reload = std::mem::replace(&mut parts.reload, operations::no_reload());
+        let (operations, operator) = operations::Operations::new(reload);
         let mut agent = Self {
             parts,
             me,
@@ -146,6 +161,9 @@ impl Agent {
             proposals: Proposals::new(Arc::clone(&wake)),
             recorder,
             historian: history::Historian::default(),
+            callbacks: callbacks::Callbacks::start(),
+            operations,
+            operator: Arc::new(operator),
             closing: act::Closing::new(Arc::clone(&wake)),
             closes: None,
             last_postgres: None,
@@ -153,6 +171,7 @@ impl Agent {
             pulse: Arc::default(),
             guard_news: None,
             logged: String::new(),
+            race: tell::Race::default(),
             reported: None,
             guard_trouble: String::new(),
             views: None,
@@ -164,7 +183,10 @@ impl Agent {
             cut_offs,
             known_at_start: None,
             advice: None,
+            is_alone_told: false,
+            schedule_told: None,
         };
+        agent.operations.restore(agent.parts.postgres.kept_restart().await);
         let observation = agent.observe().await;
         let decision = ha::decide(&observation);
         let (views, receiver) = watch::channel(agent.view(&observation, &decision));
@@ -175,6 +197,11 @@ impl Agent {
     /// Wakes the loop: something changed that it cannot see by itself.
     pub fn waker(&self) -> Arc<Notify> {
         Arc::clone(&self.wake)
+    }
+
+    /// The handle with which operators' requests reach this node.
+    pub fn operator(&self) -> Arc<dyn operations::LocalActions> {
+        Arc::clone(&self.operator) as Arc<dyn operations::LocalActions>
     }
 
     /// Runs until `stop` says so and PostgreSQL is stopped, or until it cannot go on.
@@ -194,17 +221,20 @@ impl Agent {
             self.ensure_guard().await;
             self.follow_settings().await;
             self.finish_giving_up().await;
-            let observation = self.observe().await;
+            let mut observation = self.observe().await;
+            self.operate(&mut observation).await;
             let decision = ha::decide(&observation);
             self.pulse.turned(observation.now, ha::patience_with_holder(&observation));
             self.publish(&observation, &decision);
             self.advise(&observation);
             self.recorder.look(&observation, &decision);
             self.historian.look(&observation, &self.parts.group, &self.parts.postgres);
+            self.callbacks.look(&observation, &decision, self.parts.policy.callbacks());
             let over = self.is_over(&observation, &decision);
             // What the daemon ends with is said by whoever runs it.
             if !matches!(over, Some(Ended::Fatal(_))) {
                 self.log(&decision);
+                self.tell(&observation, &decision);
             }
             if let Some(ended) = over {
                 break ended;
@@ -213,6 +243,7 @@ impl Agent {
             self.direct_probes(&observation);
             self.act(&observation, &decision).await;
             let pause = decision.wake_in.min(OBSERVE_AT_LEAST_EACH);
+            let pause = self.operations.look_again_in(&observation).map_or(pause, |rest| pause.min(rest));
             self.wait(pause, &mut changes, &mut stop).await;
         };
         self.jobs.cancel().await;
@@ -220,7 +251,22 @@ impl Agent {
         self.parts.renewer.end();
         self.historian.end().await;
         self.recorder.end().await;
+        self.callbacks.end().await;
         ended
+    }
+
+    /// Looks after what operators ask of this node alone.
+    async fn operate(&mut self, observation: &mut Observation) {
+        if self.operations.look(observation) == operations::First::CancelJob {
+            self.jobs.cancel().await;
+        }
+        let Some(kept) = self.operations.to_keep() else { return };
+        let done = tokio::time::timeout(KEEP_LIMIT, self.parts.postgres.keep_restart(kept)).await;
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("the scheduled restart is not kept: {}", jobs::chain(&error)),
+            Err(_) => warn!("the scheduled restart is not kept: the disk does not answer"),
+        }
     }
 
     async fn wait(
@@ -243,6 +289,7 @@ impl Agent {
             () = tokio::time::sleep(pause) => {}
             () = self.wake.notified() => {}
             () = self.parts.group.report_received(), if is_waiting => {}
+            () = self.operations.asked() => {}
             () = self.parts.policy.config_read() => {}
             _ = changes.changed() => {}
             _ = guard_news => {}
@@ -345,10 +392,12 @@ impl Agent {
             let config = Arc::clone(self.parts.policy.config());
             self.follow_config(&config);
         }
-        if (self.parts.policy.take(&settings) || was_read_again)
-            && let Err(error) = self.parts.postgres.reconfigure(self.parts.policy.postgres()).await
-        {
-            warn!("PostgreSQL's configuration was not changed: {}", jobs::chain(&error));
+        if !self.parts.policy.take(&settings) && !was_read_again {
+            return;
+        }
+        match self.parts.postgres.reconfigure(self.parts.policy.postgres()).await {
+            Ok(()) => self.callbacks.reloaded(&self.parts.scope, self.parts.policy.callbacks()),
+            Err(error) => warn!("PostgreSQL's configuration was not changed: {}", jobs::chain(&error)),
         }
     }
 

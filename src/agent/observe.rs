@@ -109,6 +109,9 @@ impl Agent {
             finished: self.jobs.finished(now),
             intent_for: self.intent_for(&view.state, now),
             shutting_down: self.shutting_down_since.is_some(),
+            wall_ms: wall_ms(),
+            operation: None,
+            scheduled_restart: None,
             policy,
             cluster: state_to_decide_on(&view),
         }
@@ -184,6 +187,11 @@ impl Agent {
         })
         .collect()
     }
+}
+
+fn wall_ms() -> i64 {
+    let since_1970 = clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The epoch for which the guard is armed; zero: it is not.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pgherd_raft::model::{Revision, Settings as ClusterSettings};
 use serde_json::Value;
@@ -105,6 +106,8 @@ impl PolicySource {
             retry_timeout: d.retry_timeout,
             maximum_lag_on_failover: d.maximum_lag_on_failover,
             primary_start_timeout: d.primary_start_timeout,
+            primary_stop_timeout: d.primary_stop_timeout,
+            has_pre_promote: self.effective.postgresql.pre_promote.is_some(),
             primary_health_timeout: d.primary_health_timeout,
             pause: d.pause,
             failsafe: d.failsafe_mode,
@@ -113,6 +116,16 @@ impl PolicySource {
             use_slots: d.postgresql.use_slots,
             bootstrap_settings: self.first.to_string(),
         }
+    }
+
+    /// `primary_race_backoff`.
+    pub(super) fn primary_race_backoff(&self) -> Duration {
+        self.effective.dynamic.primary_race_backoff
+    }
+
+    /// The operator's commands for what happens to PostgreSQL.
+    pub(super) fn callbacks(&self) -> &config::Callbacks {
+        &self.effective.postgresql.callbacks
     }
 
     fn sync(&self) -> SyncPolicy {
@@ -191,6 +204,8 @@ impl PolicySource {
             users: bootstrap.map(|boot| boot.users.iter().map(user).collect()).unwrap_or_default(),
             post_bootstrap: bootstrap.and_then(|boot| boot.post_bootstrap.clone()),
             basebackup: options(&shared.basebackup),
+            pre_promote: shared.pre_promote.clone(),
+            before_stop: shared.before_stop.clone(),
             kept_document: self.document(),
             ..postgres::Settings::new(&self.config.scope, name, &local.data_dir, local.listen.port)
         }

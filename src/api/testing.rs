@@ -132,6 +132,8 @@ fn report(number: u64) -> MemberReport {
         cut_off: None,
         postgres: crate::ha::PostgresState::Running,
         in_archive_recovery: false,
+        leaves_sync: false,
+        scheduled_restart: None,
         pending_restart: BTreeMap::new(),
     }
 }
@@ -191,12 +193,17 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
             finished: BTreeMap::new(),
             intent_for: Duration::ZERO,
             shutting_down: false,
+            wall_ms: 1_790_000_000_000,
+            operation: None,
+            scheduled_restart: None,
             policy: Policy {
                 ttl: Duration::from_secs(5),
                 loop_wait: Duration::from_secs(10),
                 retry_timeout: Duration::from_secs(10),
                 maximum_lag_on_failover: 1024 * 1024,
                 primary_start_timeout: Duration::from_secs(300),
+                primary_stop_timeout: None,
+                has_pre_promote: false,
                 primary_health_timeout: Duration::from_secs(10),
                 pause: false,
                 failsafe: false,

@@ -41,6 +41,20 @@ pub enum PgAction {
         /// Run a checkpoint first, so that the shutdown's own is short.
         checkpoint_first: bool,
     },
+    /// Run `pre_promote`: what it says decides about the promotion. A job.
+    PrePromote,
+    /// Stop, and start in the same role. A job.
+    Restart {
+        /// Start as a standby.
+        is_standby: bool,
+        /// Whom a standby is to follow.
+        upstream: Option<Upstream>,
+    },
+    /// Stop at once, remove the data and take a base backup. A job.
+    Reinitialize {
+        /// The server to copy.
+        source: Upstream,
+    },
     /// Leave recovery; asked again each 50 ms until `pg_is_in_recovery()` is false. A job.
     Promote {
         /// The number which is reserved for the timeline that this makes.
@@ -137,6 +151,12 @@ pub enum JobKind {
     Rewind,
     /// [`PgAction::Clone`]
     Clone,
+    /// [`PgAction::PrePromote`]
+    PrePromote,
+    /// [`PgAction::Restart`]
+    Restart,
+    /// [`PgAction::Reinitialize`]
+    Reinitialize,
 }
 
 impl PgAction {
@@ -150,6 +170,9 @@ impl PgAction {
             Self::Promote { .. } => Some(JobKind::Promote),
             Self::Rewind { .. } => Some(JobKind::Rewind),
             Self::Clone { .. } => Some(JobKind::Clone),
+            Self::PrePromote => Some(JobKind::PrePromote),
+            Self::Restart { .. } => Some(JobKind::Restart),
+            Self::Reinitialize { .. } => Some(JobKind::Reinitialize),
             Self::Follow { .. }
             | Self::Fence { .. }
             | Self::SetSync { .. }

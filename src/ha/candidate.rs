@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use pgherd_raft::model::{Intent, MemberId, MemberKind, WalPosition};
 
-use super::facts::{MemberReport, Observation};
+use super::facts::Observation;
 use super::failsafe;
+use super::member_report::MemberReport;
 use super::report::own_report;
 
 /// A report older than this is silence. Reports are exchanged about every half second.

@@ -142,6 +142,7 @@ fn without_a_licence_nobody_writes(o: &Observation) -> Option<Decision> {
         Some(holder) => format!("the lease is held by {}, not by this node", o.cluster.name_of(holder)),
         None => "the lease is vacant".to_owned(),
     };
+    let because = format!("demoting self because I do not have the lock and I was a leader: {because}");
     let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
     Some(
         Decision::new(State::Demoting, Rule::Demote, because, SOON)

@@ -13,10 +13,11 @@ use pgherd_raft::model::{
 use serde::{Deserialize, Serialize};
 
 use super::action::{JobKind, SyncNames};
-use super::cut_off::{CutOff, CutOffWord};
+use super::cut_off::CutOff;
 use super::health::Health;
+use super::member_report::MemberReport;
+use super::operations::{Operation, ScheduledRestart};
 use super::policy::Policy;
-use super::postgres_state::PostgresState;
 
 /// Something observed, or the reason why it is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +84,15 @@ pub struct Observation {
     pub intent_for: Duration,
     /// The daemon was asked to end (SIGTERM, SIGINT).
     pub shutting_down: bool,
+    /// The wall clock in milliseconds since 1970, for what an operator scheduled and nothing else: it may step.
+    #[serde(default)]
+    pub wall_ms: i64,
+    /// What an operator asks of this node alone.
+    #[serde(default)]
+    pub operation: Option<Operation>,
+    /// The restart of this node's PostgreSQL which is to begin later.
+    #[serde(default)]
+    pub scheduled_restart: Option<ScheduledRestart>,
     /// What the configuration says about decisions.
     pub policy: Policy,
 }
@@ -417,60 +427,6 @@ pub struct TimelineSwitch {
     pub lsn: Lsn,
     /// PostgreSQL's reason, for example `no recovery target specified`.
     pub reason: String,
-}
-
-/// What a data member says of itself to the others, with every exchange over the peers' port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberReport {
-    /// The life of its guard: a lease can be handed only to this.
-    pub session: Option<Session>,
-    /// The word for its state, as in [`super::State`].
-    pub state: String,
-    /// The system identifier of its data directory.
-    pub system_identifier: Option<SystemIdentifier>,
-    /// Its data directory holds a database system.
-    pub has_data: bool,
-    /// PostgreSQL runs and answers.
-    pub is_running: bool,
-    /// `pg_is_in_recovery()`; none when it does not answer.
-    pub is_in_recovery: Option<bool>,
-    /// Its position: written, or received, or, when stopped, what its control data says at least.
-    pub position: Option<WalPosition>,
-    /// A standby's replayed position.
-    pub replayed: Option<Lsn>,
-    /// Its walreceiver streams.
-    pub is_streaming: bool,
-    /// Its walreceiver is gone, and `position` was read after that: the position can only grow by replay of what is
-    /// already there.
-    pub stream_ended: bool,
-    /// Where each earlier timeline of it ended.
-    pub history: Vec<TimelineSwitch>,
-    /// It stands behind the others for a while, after a promotion that did not succeed.
-    pub stands_back: bool,
-    /// `server_version_num`; zero when not known.
-    pub version: u32,
-    /// The epoch which it has applied.
-    pub epoch: Epoch,
-    /// It is about to end.
-    pub shutting_down: bool,
-    /// Up to this epoch it follows nobody.
-    #[serde(default)]
-    pub fenced: Epoch,
-    /// It needs a watchdog device and has none that works.
-    #[serde(default)]
-    pub watchdog_failed: bool,
-    /// Its `fencing.command` has cut a holder off.
-    #[serde(default)]
-    pub cut_off: Option<CutOffWord>,
-    /// The state of its PostgreSQL, to be shown.
-    #[serde(default)]
-    pub postgres: PostgresState,
-    /// A standby which does not stream and takes WAL from an archive.
-    #[serde(default)]
-    pub in_archive_recovery: bool,
-    /// Parameters for which its PostgreSQL has to be started again.
-    #[serde(default)]
-    pub pending_restart: BTreeMap<String, PendingParameter>,
 }
 
 /// A parameter of a running server which waits for a restart; in PostgreSQL's units for people.

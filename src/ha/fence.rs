@@ -187,7 +187,8 @@ fn equals(o: &Observation, highest: WalPosition) -> Vec<MemberId> {
         .map(|(id, _)| *id)
         .collect();
     equals.sort_by_cached_key(|id| {
-        let is_doubtful = |report: &super::facts::MemberReport| report.stands_back || report.watchdog_failed;
+        let is_doubtful =
+            |report: &super::member_report::MemberReport| report.stands_back || report.watchdog_failed;
         let stands_back = *id != o.me && o.report(*id, REPORT_FRESH).is_none_or(is_doubtful);
         let priority = o.cluster.members.get(id).map_or(0, |member| member.tags.failover_priority());
         (stands_back, Reverse(priority), o.cluster.name_of(*id))

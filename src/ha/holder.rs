@@ -15,10 +15,17 @@ use super::health::is_silenced;
 use super::housekeeping::{keep, missing_slots};
 use super::report::{SERVER_FRESH, own_report, watchdog_trouble};
 use super::rule::Rule;
-use super::{failsafe, health, pause, switchover, sync};
+use super::{failsafe, health, hook, operations, pause, schedule, switchover, sync};
 
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
 const START_ATTEMPTS: u32 = 3;
+
+/// How long PostgreSQL may take to become writable where `primary_start_timeout` does not say: its default.
+const START_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The long actions by which PostgreSQL becomes writable: they have `primary_start_timeout` for it.
+const BECOMING: [JobKind; 5] =
+    [JobKind::PrePromote, JobKind::Promote, JobKind::StartPrimary, JobKind::StartStandby, JobKind::Restart];
 
 pub(super) fn decide(o: &Observation) -> Decision {
     if let Some(decision) = before_acting(o).or_else(|| pause::of_holder(o)) {
@@ -31,14 +38,15 @@ pub(super) fn decide(o: &Observation) -> Decision {
     } else {
         health::told(o, switchover::decide(o).unwrap_or_else(|| with_a_licence(o)))
     };
-    match change_of_epoch(o) {
+    let next = match change_of_epoch(o) {
         Some(change) if next.actions.is_empty() => change,
         Some(change) if next.actions.iter().all(|action| !proposes(action)) => {
             // A change that waits for a Raft leader must not stand in the way of what PostgreSQL needs now.
             change.actions.into_iter().fold(next, Decision::act)
         }
         Some(_) | None => next,
-    }
+    };
+    schedule::beside(o, next)
 }
 
 fn proposes(action: &Action) -> bool {
@@ -195,6 +203,7 @@ fn await_licence(o: &Observation) -> Decision {
     let was_won = o.lease.licence.is_some_and(|won| won.epoch == epoch);
     if was_won && may_be_writable(o) && is_running(o) {
         let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+        let because = format!("demoted self because DCS is not accessible and I was a leader: {because}");
         return Decision::new(State::Demoting, Rule::AwaitLicence, because, SOON)
             .act(Action::Postgres(stop))
             .wait(waiting);
@@ -216,6 +225,9 @@ fn with_a_licence(o: &Observation) -> Decision {
     if let Some(why) = watchdog_trouble(o).filter(|_| !may_be_writable(o)) {
         let because = format!("Not promoting self because watchdog could not be activated: {why}");
         return stop_and_release(o, Decision::new(State::Demoting, Rule::WatchdogMissing, because, SOON));
+    }
+    if let Some(decision) = operations::of_holder(o) {
+        return decision;
     }
     match &o.postgres.data_dir {
         DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => without_data(o),
@@ -244,22 +256,27 @@ fn with_a_licence(o: &Observation) -> Decision {
 fn job_running(o: &Observation, kind: JobKind) -> Decision {
     let detail = o.job.as_ref().map(|job| job.detail.clone()).unwrap_or_default();
     let running_for = o.job.as_ref().map_or(Duration::ZERO, |job| job.running_for);
-    let becoming = matches!(kind, JobKind::Promote | JobKind::StartPrimary | JobKind::StartStandby);
-    if becoming && running_for >= o.policy.primary_start_timeout && has_successor(o) {
+    let becoming = BECOMING.contains(&kind);
+    if becoming && running_for >= patience_with_start(o) && has_successor(o) {
         return give_back(
             o,
             format!("PostgreSQL did not become writable within {} s", running_for.as_secs()),
         );
     }
+    if let Some(decision) = switchover::stops_too_slowly(o, kind, running_for) {
+        return decision;
+    }
     let state = match kind {
-        JobKind::Promote => State::Promoting,
+        JobKind::Promote | JobKind::PrePromote => State::Promoting,
         JobKind::Bootstrap => State::Bootstrapping,
         JobKind::Stop => State::Demoting,
-        JobKind::Clone => State::Cloning,
+        JobKind::Clone | JobKind::Reinitialize => State::Cloning,
         JobKind::Rewind => State::Rewinding,
-        JobKind::StartPrimary | JobKind::StartStandby => State::Starting,
+        JobKind::StartPrimary | JobKind::StartStandby | JobKind::Restart => State::Starting,
     };
-    let decision = Decision::new(state, Rule::JobRunning, detail, SOON).wait("the action to end");
+    let because =
+        if kind == JobKind::Restart { "updated leader lock during restart".to_owned() } else { detail };
+    let decision = Decision::new(state, Rule::JobRunning, because, SOON).wait("the action to end");
     let epoch = o.cluster.lease.epoch;
     // The deadline of an earlier epoch is extended no more: it would end PostgreSQL in the middle of the action.
     let is_armed_for_another =
@@ -310,13 +327,20 @@ fn stop_and_release(o: &Observation, decision: Decision) -> Decision {
     release(o, decision)
 }
 
+/// Zero says what happens to a primary that crashed; a promotion takes its time all the same.
+fn patience_with_start(o: &Observation) -> Duration {
+    match o.policy.primary_start_timeout {
+        Duration::ZERO => START_PATIENCE,
+        limit => limit,
+    }
+}
+
 /// A start or promotion under this epoch which took too long and was cut short.
 fn took_too_long(o: &Observation) -> Option<String> {
-    let becoming = [JobKind::Promote, JobKind::StartPrimary, JobKind::StartStandby];
-    let mut ended = becoming.iter().filter_map(|kind| o.finished.get(kind));
+    let mut ended = BECOMING.iter().filter_map(|kind| o.finished.get(kind));
     let slow = ended.find(|ended| {
         let this_epoch = ended.epoch == o.cluster.lease.epoch;
-        this_epoch && ended.error.is_some() && ended.took >= o.policy.primary_start_timeout
+        this_epoch && ended.error.is_some() && ended.took >= patience_with_start(o)
     })?;
     Some(format!("PostgreSQL did not become writable within {} s", slow.took.as_secs()))
 }
@@ -366,11 +390,14 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
             is_tried && (failed.failures >= START_ATTEMPTS || o.policy.primary_start_timeout.is_zero());
         if gave_up && has_successor(o) {
             let error = failed.error.clone().unwrap_or_default();
-            return give_back(o, format!("PostgreSQL does not start: {error}"));
+            return give_back(
+                o,
+                format!("removed leader key after trying and failing to start postgres: {error}"),
+            );
         }
         let pause = (Duration::from_secs(1) * failed.failures).min(o.policy.retry_timeout);
         if failed.age < pause {
-            let because = format!("PostgreSQL did not start: {}", failed.error.clone().unwrap_or_default());
+            let because = format!("failed to start postgres: {}", failed.error.clone().unwrap_or_default());
             let rule = if has_standby_signal { Rule::StartForPromotion } else { Rule::RestartInPlace };
             return Decision::new(State::Starting, rule, because, pause.saturating_sub(failed.age))
                 .wait(format!("the next attempt, {} s after the last", pause.as_secs()));
@@ -383,11 +410,11 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
         .of_any_age()
         .is_some_and(|control| control.state == super::facts::ControlState::InProduction);
     if immediately && crashed && !has_standby_signal && has_successor(o) {
-        return give_back(o, "PostgreSQL crashed and primary_start_timeout is 0".to_owned());
+        return give_back(o, "Primary crashed. Failing over (primary_start_timeout is 0)".to_owned());
     }
     let arm = Action::Guard(GuardAction::Arm { epoch });
     if has_standby_signal {
-        let because = "this node holds the lease: its standby is started, to be promoted";
+        let because = "starting as readonly because i had the session lock: it is promoted next";
         return Decision::new(State::Starting, Rule::StartForPromotion, because, SOON)
             .act(arm)
             .act(Action::Postgres(PgAction::StartStandby { upstream: None }));
@@ -395,7 +422,7 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
     if let Some(decision) = sync::before_writing(o) {
         return decision;
     }
-    let because = "this node holds the lease and PostgreSQL is not running: starting it where it is";
+    let because = "starting primary after failure: PostgreSQL is not running, and is started where it is";
     Decision::new(State::Starting, Rule::RestartInPlace, because, SOON)
         .act(arm)
         .act(Action::Postgres(PgAction::StartPrimary))
@@ -417,7 +444,7 @@ fn running(o: &Observation) -> Decision {
         return if is_armed { decision } else { decision.act(arm) };
     };
     if server.is_in_recovery {
-        if let Some(decision) = sync::before_promotion(o) {
+        if let Some(decision) = sync::before_promotion(o).or_else(|| hook::pre_promote(o)) {
             return decision;
         }
         let above = highest_timeline(o, server);
@@ -432,7 +459,7 @@ fn running(o: &Observation) -> Decision {
             let widens = sync::while_promoted(o).filter(proposes);
             return widens.into_iter().chain([arm]).fold(reserve, Decision::act);
         };
-        let because = "promoted self to leader by acquiring the lease";
+        let because = "promoted self to leader by acquiring session lock";
         let promote = Decision::new(State::Promoting, Rule::Promote, because, SOON)
             .act(arm)
             .act(Action::Postgres(PgAction::Promote { timeline }))

@@ -27,7 +27,7 @@ use super::holder::{self, is_armed_for};
 use super::report::SERVER_FRESH;
 use super::rule::Rule;
 use super::succession::{self, grant_to_me, takes_part};
-use super::{housekeeping, standby, switchover};
+use super::{housekeeping, operations, standby, switchover};
 
 /// The wish. A cluster which has no database system yet is made first.
 fn is_wanted(o: &Observation) -> bool {
@@ -130,6 +130,9 @@ fn pinned(o: &Observation) -> Decision {
     if o.licence().is_some()
         && let Some(decision) = holder::change_of_epoch(o)
     {
+        return decision;
+    }
+    if let Some(decision) = operations::of_holder(o).filter(|_| o.licence().is_some()) {
         return decision;
     }
     if is_stopped(o) {
@@ -235,10 +238,13 @@ pub(super) fn of_other(o: &Observation, holder: Option<MemberId>) -> Decision {
     if is_left { left(o, &decision.because) } else { with_resume(o, holder, decision) }
 }
 
-/// What is not done by itself in pause.
+/// What is not done by itself in pause: an operator may ask for it.
 fn is_automation(o: &Observation, action: &Action) -> bool {
     match action {
-        Action::Postgres(PgAction::StartStandby { .. }) => !stopped_by_this_daemon(o),
+        Action::Postgres(PgAction::StartStandby { .. }) => {
+            !stopped_by_this_daemon(o) && o.operation.is_none()
+        }
+        Action::Postgres(PgAction::Restart { .. } | PgAction::Reinitialize { .. }) => false,
         Action::Postgres(action) => action.job().is_some() || matches!(action, PgAction::DiscardIncomplete),
         Action::Propose(_) | Action::Guard(_) | Action::Lease(_) | Action::AskPeers => false,
     }

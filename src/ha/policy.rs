@@ -17,6 +17,10 @@ pub struct Policy {
     pub maximum_lag_on_failover: u64,
     /// How long a primary may need to start before it gives the lease back; zero: at once.
     pub primary_start_timeout: Duration,
+    /// How long a primary may need to stop in synchronous mode before it is stopped at once; none: as long as it takes.
+    pub primary_stop_timeout: Option<Duration>,
+    /// `pre_promote` is to be asked before a promotion.
+    pub has_pre_promote: bool,
     /// How long a primary may be of no use before it gives the lease to another member; zero: for ever.
     pub primary_health_timeout: Duration,
     /// Automation is to be off.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::action::JobKind;
 use super::facts::{ControlState, DataDir, Observation, Process};
+use super::operations::Operation;
 
 /// The states that are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,9 +92,13 @@ impl PostgresState {
     /// Of this node.
     pub fn of(o: &Observation) -> Self {
         let job = o.job.as_ref().map(|job| job.kind);
+        // From the moment in which it was accepted: whoever waits for its end must not take the old server for the new.
+        let is_being_reinitialized = matches!(o.operation, Some(Operation::Reinitialize { .. }));
         match (job, o.postgres.process.of_any_age()) {
             (Some(JobKind::Bootstrap), _) => Self::Initialising,
-            (Some(JobKind::Clone), _) => Self::CreatingReplica,
+            (Some(JobKind::Clone | JobKind::Reinitialize), _) => Self::CreatingReplica,
+            (Some(JobKind::Restart), _) => Self::Restarting,
+            _ if is_being_reinitialized => Self::CreatingReplica,
             (Some(JobKind::StartPrimary | JobKind::StartStandby), _) => Self::Starting,
             (Some(JobKind::Stop), Some(Process::Running { .. } | Process::Ending)) => Self::Stopping,
             (_, Some(Process::Running { .. })) => Self::Running,
@@ -110,6 +115,7 @@ impl PostgresState {
             return if failed(JobKind::Bootstrap) { Self::InitdbFailed } else { Self::Stopped };
         }
         match control {
+            _ if failed(JobKind::Restart) => Self::RestartFailed,
             _ if failed(JobKind::StartPrimary) || failed(JobKind::StartStandby) => Self::StartFailed,
             Some(ControlState::InProduction | ControlState::InCrashRecovery) => Self::Crashed,
             _ => Self::Stopped,

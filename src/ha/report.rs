@@ -6,8 +6,10 @@ use pgherd_raft::model::WalPosition;
 
 use super::action::JobKind;
 use super::cut_off;
-use super::facts::{DataDir, MemberReport, Observation, Process, Server};
+use super::facts::{DataDir, Observation, Process, Server};
 use super::health::is_disk_in_doubt;
+use super::member_report::MemberReport;
+use super::operations;
 use super::postgres_state::PostgresState;
 
 /// An answer of the server by SQL that is older than this is not counted as knowledge of its position.
@@ -50,6 +52,8 @@ pub fn own_report(o: &Observation) -> MemberReport {
         cut_off: cut_off::own_word(o),
         postgres: PostgresState::of(o),
         in_archive_recovery: server.and_then(replication_state) == Some(IN_ARCHIVE_RECOVERY),
+        leaves_sync: operations::leaves_sync(o),
+        scheduled_restart: o.scheduled_restart.clone(),
         pending_restart: o.postgres.pending_restart.clone(),
     }
 }
@@ -81,7 +85,7 @@ pub(super) fn watchdog_trouble(o: &Observation) -> Option<&str> {
 
 fn stands_back(o: &Observation) -> bool {
     let stood_down = o.postgres.health.stood_down.is_some_and(|ago| ago < STAND_BACK);
-    let failed = [JobKind::Promote, JobKind::StartPrimary, JobKind::Bootstrap]
+    let failed = [JobKind::Promote, JobKind::PrePromote, JobKind::StartPrimary, JobKind::Bootstrap]
         .iter()
         .filter_map(|kind| o.finished.get(kind))
         .any(|ended| ended.error.is_some() && ended.age < STAND_BACK);

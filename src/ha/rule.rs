@@ -21,6 +21,12 @@ pub enum Rule {
     DisarmGuard,
     /// A long action is in progress.
     JobRunning,
+    /// An operator's restart of this node's PostgreSQL.
+    Restart,
+    /// An operator's new copy of this node's data.
+    Reinitialize,
+    /// Before its PostgreSQL stops, a synchronous standby waits until the primary counts on others.
+    AwaitRelease,
 
     /// The daemon ends: PostgreSQL is stopped first.
     ShutDownStop,
@@ -61,6 +67,12 @@ pub enum Rule {
     StartForPromotion,
     /// The number of the timeline that a promotion makes, or one that was made without, is agreed on.
     ReserveTimeline,
+    /// The holder runs `pre_promote` before it promotes its standby.
+    PrePromote,
+    /// `pre_promote` failed: the promotion is cancelled and the lease given back.
+    PromotionCancelled,
+    /// After a failed `pre_promote` this node does not ask for the lease for a while.
+    BackOff,
     /// The holder's standby is promoted.
     Promote,
     /// The holder's PostgreSQL does not become writable in time: the lease is given back.
@@ -101,6 +113,12 @@ pub enum Rule {
     HandOverWait,
     /// An operator's request cannot be done.
     HandOverRefuse,
+    /// PostgreSQL takes longer to stop than `primary_stop_timeout` allows: it is stopped at once.
+    StopAtOnce,
+    /// An operator's scheduled switchover is due.
+    ScheduledSwitchover,
+    /// An operator's scheduled switchover is out of date.
+    CancelSchedule,
 
     /// No data: waits for a primary to copy.
     AwaitPrimary,

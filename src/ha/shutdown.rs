@@ -10,7 +10,7 @@ use super::facts::Observation;
 use super::health::is_killed;
 use super::holder::{given_up, release};
 use super::rule::Rule;
-use super::switchover::{received_everything, shut_down_cleanly, transfer};
+use super::switchover::{shut_down_cleanly, takes_too_long_to_stop, transfer, who_received_everything};
 
 /// How long the stopped primary looks for a standby which has received everything.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(3);
@@ -34,7 +34,7 @@ pub(super) fn decide(o: &Observation) -> Decision {
     let stopped_for = o.finished.get(&JobKind::Stop).map_or(HAND_OVER_PATIENCE, |ended| ended.age);
     let clean = shut_down_cleanly(o) && o.licence().is_some();
     if clean
-        && let Some(best) = ranking.candidates.iter().find(|c| received_everything(o, c))
+        && let Some(best) = who_received_everything(o, &ranking, stopped_for)
         && let Some(session) = best.report.session
     {
         let because = format!("{} has received everything: it takes the lease", o.cluster.name_of(best.id));
@@ -56,6 +56,11 @@ fn stop(o: &Observation) -> Decision {
         Decision::new(State::Stopping, Rule::ShutDownStop, because, SOON).wait("PostgreSQL to stop");
     let is_busy = o.job.as_ref().is_some_and(|job| job.kind != JobKind::Stop);
     let is_stopping = o.job.is_some() && !is_busy;
+    let stopping_for = o.job.as_ref().filter(|_| is_stopping).map(|job| job.running_for);
+    if let Some(because) = stopping_for.and_then(|time| takes_too_long_to_stop(o, time)) {
+        let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+        return Decision { rule: Rule::StopAtOnce, because, ..decision }.act(Action::Postgres(stop));
+    }
     if is_stopping || !is_running(o) && !is_busy {
         return decision;
     }

@@ -8,11 +8,12 @@ use super::action::{Action, GuardAction, JobKind, PgAction, StopMode};
 use super::candidate::REPORT_FRESH;
 use super::decide::{SOON, may_be_writable};
 use super::decision::{Decision, State};
-use super::facts::{ControlData, DataDir, Finished, MemberReport, Observation, Process, Server, Upstream};
+use super::facts::{ControlData, DataDir, Finished, Observation, Process, Server, Upstream};
 use super::lineage::{History, Lineage, of_standby, of_stopped};
+use super::member_report::MemberReport;
 use super::report::{SERVER_FRESH, streams};
 use super::rule::Rule;
-use super::sync;
+use super::{operations, sync};
 
 /// After a failed start, clone or rewind the next attempt waits this much longer each time, up to the limit.
 const RETRY_STEP: Duration = Duration::from_secs(2);
@@ -23,13 +24,14 @@ const CONSISTENCY_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What to do while `holder` (if anybody) has the lease.
 pub(super) fn decide(o: &Observation, holder: Option<MemberId>) -> Decision {
-    if let Some(job) = &o.job {
+    // A promotion that did not come to be is no reason to wait for what was asked about it.
+    if let Some(job) = o.job.as_ref().filter(|job| job.kind != JobKind::PrePromote) {
         let state = match job.kind {
-            JobKind::Clone => State::Cloning,
+            JobKind::Clone | JobKind::Reinitialize => State::Cloning,
             JobKind::Rewind => State::Rewinding,
             JobKind::Bootstrap => State::Bootstrapping,
-            JobKind::Stop | JobKind::Promote => State::Demoting,
-            JobKind::StartPrimary | JobKind::StartStandby => State::Starting,
+            JobKind::Stop | JobKind::Promote | JobKind::PrePromote => State::Demoting,
+            JobKind::StartPrimary | JobKind::StartStandby | JobKind::Restart => State::Starting,
         };
         return Decision::new(state, Rule::JobRunning, job.detail.clone(), SOON).wait("the action to end");
     }
@@ -46,6 +48,9 @@ pub(super) fn decide(o: &Observation, holder: Option<MemberId>) -> Decision {
             SOON,
         )
         .act(Action::Guard(GuardAction::Disarm));
+    }
+    if let Some(decision) = operations::of_standby(o, holder) {
+        return decision;
     }
     match &o.postgres.data_dir {
         DataDir::Initialised { has_backup_label, .. } => match o.postgres.process.of_any_age() {
@@ -67,6 +72,11 @@ fn primary(o: &Observation, holder: Option<MemberId>) -> Option<(Upstream, &Memb
     let report = o.report(id, REPORT_FRESH)?;
     let writable = report.is_running && report.is_in_recovery == Some(false);
     writable.then(|| upstream(o, id)).flatten().map(|upstream| (upstream, report))
+}
+
+/// Whom this node can copy; none: nobody at the moment.
+pub(super) fn source_of(o: &Observation, holder: Option<MemberId>) -> Option<Upstream> {
+    primary(o, holder).map(|(source, _)| source)
 }
 
 /// A fenced standby follows nobody until the epoch has risen: what it acknowledged afterwards would not be counted.
@@ -147,7 +157,7 @@ fn lineage(
 
 fn start(o: &Observation, upstream: Option<Upstream>) -> Decision {
     if let Some((pause, error)) = pause_after(o.finished.get(&JobKind::StartStandby)) {
-        let because = format!("PostgreSQL did not start: {error}");
+        let because = format!("failed to start postgres: {error}");
         return Decision::new(State::Starting, Rule::StartStandby, because, pause).wait("the next attempt");
     }
     let because = match &upstream {
@@ -160,12 +170,16 @@ fn start(o: &Observation, upstream: Option<Upstream>) -> Decision {
 
 fn rewind(o: &Observation, source: Upstream) -> Decision {
     if !o.policy.use_pg_rewind {
-        return clone_instead(o, source, "this data directory diverged and use_pg_rewind is off");
+        return clone_instead(
+            o,
+            source,
+            "reinitializing due to diverged timelines, since use_pg_rewind is off",
+        );
     }
     if let Some(failed) = o.finished.get(&JobKind::Rewind).and_then(|ended| ended.error.clone()) {
         return clone_instead(o, source, &format!("pg_rewind failed ({failed})"));
     }
-    let because = format!("this former primary diverged: it is rewound to {}", source.name);
+    let because = format!("running pg_rewind from {}: this former primary diverged", source.name);
     Decision::new(State::Rewinding, Rule::Rewind, because, SOON)
         .act(Action::Postgres(PgAction::Rewind { source }))
 }

@@ -14,6 +14,7 @@ use super::facts::{DataDir, Observation};
 use super::failsafe;
 use super::fence;
 use super::holder::millis;
+use super::hook;
 use super::report::{own_report, watchdog_trouble};
 use super::rule::Rule;
 use super::standby;
@@ -53,7 +54,7 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     if !votes || o.job.is_some() || o.lease.quiet_for <= patience(Duration::from_millis(tenure.ttl_ms)) {
         return None;
     }
-    if let Some(decision) = failsafe::stand_back(o, Some(holder)) {
+    if let Some(decision) = failsafe::stand_back(o, Some(holder)).or_else(|| hook::back_off(o)) {
         return Some(decision);
     }
     let name = o.cluster.name_of(holder);
@@ -190,6 +191,40 @@ fn silent_member(o: &Observation) -> Option<String> {
     silent.map(|(_, member)| member.name.to_string())
 }
 
+/// The beginnings of the words in which a node that did not take over says why.
+pub const LOST_RACE: [&str; 3] = [
+    "following a different leader because I am not allowed to promote",
+    "is ahead of my wal position",
+    "has equally tolerable WAL position",
+];
+
+/// Why another member, which holds the lease by now, went before this standby; none: it was not in the race.
+pub fn lost_race(o: &Observation) -> Option<String> {
+    let winner = o.cluster.lease.holder().filter(|winner| *winner != o.me)?;
+    let mine = own_report(o).position?;
+    let tags = |id: &MemberId| o.cluster.members.get(id).map(|member| &member.tags);
+    let (my_tags, its_tags) = (tags(&o.me)?, tags(&winner)?);
+    let name = o.cluster.name_of(winner);
+    if !my_tags.may_be_promoted() {
+        return Some(format!(
+            "{}: {name} took over",
+            "following a different leader because I am not allowed to promote"
+        ));
+    }
+    let (its, my) = (its_tags.failover_priority(), my_tags.failover_priority());
+    if its > my {
+        return Some(equally_tolerable(&name, its, my));
+    }
+    let at = o.peers.get(&winner).and_then(|fact| fact.of_any_age())?.position?;
+    (at > mine).then(|| format!("Wal position of {name} is ahead of my wal position"))
+}
+
+fn equally_tolerable(name: &str, its: i64, mine: i64) -> String {
+    format!(
+        "{name} has equally tolerable WAL position and priority {its}, while this node has priority {mine}"
+    )
+}
+
 /// Why another member goes first, in the words that operators of Patroni look for.
 fn better(o: &Observation, ranking: &Ranking) -> String {
     let (Some(best), Some(mine)) =
@@ -202,10 +237,7 @@ fn better(o: &Observation, ranking: &Ranking) -> String {
         return format!("Wal position of {name} is ahead of my wal position");
     }
     if best.priority > mine.priority {
-        return format!(
-            "{name} has equally tolerable WAL position and priority {}, while this node has priority {}",
-            best.priority, mine.priority
-        );
+        return equally_tolerable(&name, best.priority, mine.priority);
     }
     if mine.report.stands_back {
         return format!("{name} goes first, since this node recently failed to become writable");
@@ -267,6 +299,9 @@ pub(super) fn grant_to_me(o: &Observation, basis: Basis) -> Option<Command> {
 pub(super) fn of_vacant_lease(o: &Observation) -> Decision {
     if o.job.is_some() {
         return standby::decide(o, None);
+    }
+    if let Some(decision) = hook::back_off(o) {
+        return decision;
     }
     if let Some(decision) = failsafe::stand_back(o, None) {
         return decision;

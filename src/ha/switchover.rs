@@ -1,19 +1,24 @@
 //! The operator's switchover, and the manual failover while there is a primary: checkpoint, stop, hand over.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use pgherd_raft::model::{Command, Intent, IntentEnd, MemberId, PendingIntent};
 
 use super::action::{Action, GuardAction, JobKind, LeaseAction, PgAction, StopMode};
-use super::candidate::{Candidate, rank};
+use super::candidate::{Candidate, Ranking, rank};
 use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{ControlState, Observation};
 use super::failsafe;
+use super::policy::SyncMode;
 use super::rule::Rule;
 
 /// How long the stopped primary waits for the target to have received everything.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the stopped primary waits for the report of a standby with a higher priority.
+const PATIENCE_WITH_PRIORITY: Duration = Duration::from_secs(1);
 
 /// A request which nobody has carried out or refused by then is ended: by the member which answers the operator long
 /// before, and by every other one when that member is gone. Else it would happen later by surprise.
@@ -73,16 +78,67 @@ pub(super) fn decide(o: &Observation) -> Option<Decision> {
             return Some(refuse(pending, failed.error.clone().unwrap_or_default()));
         }
         let stop = PgAction::Stop { mode: StopMode::Fast, checkpoint_first: true };
+        let word = match pending.intent {
+            Intent::Switchover { .. } => "switchover",
+            Intent::Failover { .. } => "manual failover",
+        };
         return Some(
-            Decision::new(State::Draining, Rule::HandOverStop, format!("handing over to {name}"), SOON)
-                .act(Action::Postgres(stop))
-                .wait("PostgreSQL to stop"),
+            Decision::new(
+                State::Draining,
+                Rule::HandOverStop,
+                format!("{word}: demoting myself for {name}"),
+                SOON,
+            )
+            .act(Action::Postgres(stop))
+            .wait("PostgreSQL to stop"),
         );
     }
     if !is_stopped(o) || !shut_down_cleanly(o) {
         return None;
     }
     Some(hand_over(o, pending, &target))
+}
+
+/// Why PostgreSQL, which has been stopping for so long, is to be stopped at once. Only where a synchronous standby has
+/// every acknowledged commit: the end of the WAL is not sent any more.
+pub(super) fn takes_too_long_to_stop(o: &Observation, stopping_for: Duration) -> Option<String> {
+    let limit = o.policy.primary_stop_timeout.filter(|limit| stopping_for >= *limit)?;
+    let may = o.policy.sync.mode != SyncMode::Off && may_be_writable(o);
+    may.then(|| {
+        format!(
+            "PostgreSQL has not stopped within {} s (primary_stop_timeout): it is stopped at once",
+            limit.as_secs()
+        )
+    })
+}
+
+/// The same while PostgreSQL stops to hand over, which has failed then.
+pub(super) fn stops_too_slowly(o: &Observation, job: JobKind, running_for: Duration) -> Option<Decision> {
+    let because = takes_too_long_to_stop(o, running_for).filter(|_| job == JobKind::Stop)?;
+    let stop = PgAction::Stop { mode: StopMode::Immediate, checkpoint_first: false };
+    let decision = Decision::new(State::Draining, Rule::StopAtOnce, because.clone(), SOON)
+        .act(Action::Postgres(stop))
+        .wait("PostgreSQL to end");
+    let Some(pending) = &o.cluster.intent else { return Some(decision) };
+    let end = IntentEnd::Refused(because);
+    Some(decision.act(Action::Propose(Command::EndIntent { id: pending.id, end })))
+}
+
+/// The best of those that have flushed the shutdown checkpoint of the stopped primary. Their reports come one by one:
+/// one with a higher priority is waited for.
+pub(super) fn who_received_everything<'a>(
+    o: &Observation,
+    ranking: &'a Ranking,
+    stopped_for: Duration,
+) -> Option<&'a Candidate> {
+    let mut candidates: Vec<&Candidate> = ranking.candidates.iter().collect();
+    candidates.sort_by_key(|c| (c.report.stands_back, Reverse(c.priority), o.cluster.name_of(c.id)));
+    let is_patient = stopped_for < PATIENCE_WITH_PRIORITY;
+    let best = candidates.iter().position(|candidate| received_everything(o, candidate))?;
+    let place = candidates.get(best)?;
+    let goes_first = |c: &&&Candidate| !c.report.stands_back && c.priority > place.priority;
+    let awaits = is_patient && candidates.iter().take(best).any(|c| goes_first(&c));
+    (!awaits).then_some(*place)
 }
 
 /// A clean shutdown: nothing comes after its checkpoint. After a crash PostgreSQL is started again first.
@@ -94,7 +150,7 @@ pub(super) fn shut_down_cleanly(o: &Observation) -> bool {
 }
 
 /// Has this member flushed the shutdown checkpoint of the stopped primary?
-pub(super) fn received_everything(o: &Observation, candidate: &Candidate) -> bool {
+fn received_everything(o: &Observation, candidate: &Candidate) -> bool {
     o.postgres.control.of_any_age().is_some_and(|control| {
         candidate.position.timeline == control.timeline && candidate.position.lsn > control.checkpoint
     })

@@ -21,7 +21,9 @@ use super::candidate::REPORT_FRESH;
 use super::decide::SOON;
 use super::decision::{Decision, State};
 use super::facts::{Observation, Sender, Server, SyncInUse};
+use super::member_report::MemberReport;
 use super::policy::{CommitWaitsFor, SyncMode};
+use super::report::SERVER_FRESH;
 use super::rule::Rule;
 
 /// A synchronous standby whose stream broke is counted for so long: a broken connection comes back sooner, and commits
@@ -274,6 +276,24 @@ fn configure(names: &SyncNames) -> Decision {
         .act(Action::Postgres(PgAction::SetSync { names: names.clone() }))
 }
 
+/// The warning about a strict primary without standbys, in the words that operators of Patroni look for.
+pub const STRICT_ALONE: &str =
+    "No active replication connections from Patroni members and synchronous_mode_strict is requested";
+
+/// A primary whose commits must wait for standbys, and has none: its old `synchronous_standby_names` stay.
+pub fn is_strict_and_alone(o: &Observation) -> bool {
+    let sync = &o.policy.sync;
+    let server = o.postgres.server.within(SERVER_FRESH).filter(|server| !server.is_in_recovery);
+    let streams = |server: &Server| {
+        let mut senders = server.senders.iter().filter(|sender| sender.state == "streaming");
+        senders.any(|sender| o.cluster.member_named(&sender.application_name).is_some())
+    };
+    sync.mode != SyncMode::Off
+        && sync.strict
+        && o.cluster.lease.holder() == Some(o.me)
+        && server.is_some_and(|server| !streams(server))
+}
+
 /// Is a change under way that no event brings on?
 pub(super) fn is_changing(o: &Observation) -> bool {
     o.cluster.synchrony.sets.len() > 1
@@ -356,8 +376,9 @@ fn expected(o: &Observation) -> Vec<Standby> {
 fn eligible(o: &Observation) -> Vec<(MemberName, i64)> {
     let me = o.my_name();
     let members = o.cluster.members.iter().filter(|(id, member)| {
+        let is_about_to_stop = |report: &MemberReport| report.shutting_down || report.leaves_sync;
         let leaves =
-            o.cluster.leaving.contains(*id) || o.report(**id, REPORT_FRESH).is_some_and(|r| r.shutting_down);
+            o.cluster.leaving.contains(*id) || o.report(**id, REPORT_FRESH).is_some_and(is_about_to_stop);
         let cascades = member.tags.text("replicatefrom").is_some_and(|from| from != me);
         **id != o.me && member.kind == MemberKind::Data && !leaves && !cascades
     });

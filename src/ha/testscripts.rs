@@ -10,8 +10,8 @@ use goldenscript::{ArgumentConsumer, Command as ScriptCommand, Runner};
 use pgherd_raft::lease::{BootTime, FailsafeFacts, Licence, StandingBack};
 use pgherd_raft::model::{
     ClusterState, EndedIntent, Epoch, Event, GroupId, Intent, IntentEnd, Lease, Lsn, Member, MemberId,
-    MemberKind, PendingIntent, PostgresAddr, Revision, Session, Settings, SyncSet, SystemIdentifier,
-    TagValue, Tags, Tenure, TimelineId, Timelines, WalPosition,
+    MemberKind, PendingIntent, PostgresAddr, Revision, ScheduledSwitchover, Session, Settings, SyncSet,
+    SystemIdentifier, TagValue, Tags, Tenure, TimelineId, Timelines, WalPosition,
 };
 
 use super::*;
@@ -19,6 +19,8 @@ use super::*;
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const NOW: BootTime = BootTime(Duration::from_secs(1000));
+/// 2026-01-01 10:00 UTC.
+const WALL_MS: i64 = 1_767_261_600_000;
 const SYSTEM: SystemIdentifier = SystemIdentifier(7001);
 
 fn id(name: &str) -> MemberId {
@@ -40,6 +42,7 @@ fn ms(text: &str) -> Result<Duration> {
 struct Script {
     o: Observation,
     notebook: Notebook,
+    callbacks: CallbackMemory,
 }
 
 impl Runner for Script {
@@ -86,6 +89,11 @@ impl Runner for Script {
             "fencing" => self.fencing(&mut args)?,
             "sender" => self.sender(&mut args)?,
             "shutdown" => self.o.shutting_down = true,
+            "operation" => self.operation(&mut args)?,
+            "schedule" => self.schedule(&mut args)?,
+            "callbacks" => return Ok(self.callbacks()),
+            "lost-race" => return Ok(lost_race(&self.o).unwrap_or_else(|| "nothing".to_owned()) + "\n"),
+            "restart-is-for" => return Ok(self.restart_is_for(&mut args)?),
             "decide" => return Ok(show(&decide(&self.o))),
             "history" => return self.history(&mut args),
             "note" => return Ok(self.note()),
@@ -250,12 +258,17 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
         finished: BTreeMap::new(),
         intent_for: Duration::ZERO,
         shutting_down: false,
+        wall_ms: WALL_MS,
+        operation: None,
+        scheduled_restart: None,
         policy: Policy {
             ttl: Duration::from_secs(5),
             loop_wait: Duration::from_secs(10),
             retry_timeout: Duration::from_secs(10),
             maximum_lag_on_failover: 1024 * 1024,
             primary_start_timeout: Duration::from_secs(300),
+            primary_stop_timeout: None,
+            has_pre_promote: false,
             primary_health_timeout: Duration::from_secs(10),
             pause: false,
             failsafe: false,
@@ -317,6 +330,9 @@ fn job_kind(text: &str) -> Result<JobKind> {
         "promote" => JobKind::Promote,
         "rewind" => JobKind::Rewind,
         "clone" => JobKind::Clone,
+        "pre-promote" => JobKind::PrePromote,
+        "restart" => JobKind::Restart,
+        "reinitialize" => JobKind::Reinitialize,
         other => return Err(format!("unknown job {other}").into()),
     })
 }
@@ -326,6 +342,47 @@ impl Script {
     fn note(&mut self) -> String {
         let events = self.notebook.look(&self.o, &decide(&self.o));
         if events.is_empty() { "nothing\n".to_owned() } else { events.iter().map(show_event).collect() }
+    }
+
+    /// The callbacks that follow from what is seen now and from the decision on it.
+    fn callbacks(&mut self) -> String {
+        let told = self.callbacks.look(&self.o, &decide(&self.o));
+        let words = |callback: &Callback| format!("{} {}\n", callback.event.as_str(), callback.role.as_str());
+        if told.is_empty() { "nothing\n".to_owned() } else { told.iter().map(words).collect() }
+    }
+
+    fn operation(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let asked = ms(args.take_key("asked").unwrap_or("0"))?;
+        self.o.operation = match args.next_pos() {
+            Some("restart") => Some(Operation::Restart { asked }),
+            Some("reinitialize") => Some(Operation::Reinitialize { asked }),
+            Some("none") => None,
+            _ => return Err("an operation is restart, reinitialize or none".into()),
+        };
+        Ok(())
+    }
+
+    /// In so many milliseconds, or so many ago.
+    fn schedule(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let from = args.take_key("from").map(id);
+        let to = args.take_key("to").map(id);
+        let ahead: i64 = match (args.take_key("in"), args.take_key("ago")) {
+            (Some(time), _) => time.parse()?,
+            (None, Some(time)) => -time.parse::<i64>()?,
+            (None, None) => 0,
+        };
+        self.o.cluster.scheduled_switchover = Some(ScheduledSwitchover { at_ms: WALL_MS + ahead, from, to });
+        Ok(())
+    }
+
+    fn restart_is_for(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<String> {
+        let filters = RestartFilters {
+            role: args.take_key("role").map(str::to_owned),
+            postgres_version: args.take_key("below").map(str::parse).transpose()?,
+            restart_pending: args.take_key("pending").is_some(),
+        };
+        Ok(does_not_match(&self.o, &filters)
+            .map_or("this server\n".to_owned(), |why| format!("another: {why}\n")))
     }
 
     fn consensus(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
@@ -549,6 +606,8 @@ impl Script {
             },
             postgres: PostgresState::Unknown,
             in_archive_recovery: false,
+            leaves_sync: args.take_key("leaves_sync").is_some(),
+            scheduled_restart: None,
             pending_restart: BTreeMap::new(),
         };
         let age = ms(args.take_key("age").unwrap_or("100"))?;
@@ -733,6 +792,12 @@ impl Script {
         if let Some(timeout) = args.take_key("primary_health_timeout") {
             self.o.policy.primary_health_timeout = ms(timeout)?;
         }
+        if let Some(timeout) = args.take_key("primary_stop_timeout") {
+            self.o.policy.primary_stop_timeout = Some(ms(timeout)?);
+        }
+        if let Some(has) = args.take_key("pre_promote") {
+            self.o.policy.has_pre_promote = has.parse()?;
+        }
         if let Some(pause) = args.take_key("pause") {
             self.o.policy.pause = pause.parse()?;
         }
@@ -774,7 +839,8 @@ fn run_all(directory: &std::path::Path) -> usize {
             ran += run_all(&path);
         } else {
             let o = observation(MemberId(2), ClusterState::default());
-            let mut script = Script { o, notebook: Notebook::default() };
+            let (notebook, callbacks) = (Notebook::default(), CallbackMemory::default());
+            let mut script = Script { o, notebook, callbacks };
             goldenscript::run(&mut script, &path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             ran += 1;
         }

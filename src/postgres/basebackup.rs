@@ -11,7 +11,7 @@ use super::layout::{Layout, Marker};
 use super::tool::Tool;
 use super::write::{Access, ToolPassfile};
 use super::{Postgres, foreign};
-use crate::ha::{DataDir, Upstream};
+use crate::ha::{DataDir, StopMode, Upstream};
 
 /// A copy which neither reads nor writes for so long has lost its source: a frozen server's kernel still answers. The
 /// source's checkpoint at the beginning, during which nothing moves, is a fast one.
@@ -75,6 +75,25 @@ impl Postgres {
         // Without the signal it could come up as a primary on the timeline of its source.
         self.write_all(Role::Standby(Some(source.clone())), Access::Usual).await?;
         blocking(move || layout.mark(&Marker::Copied)).await
+    }
+
+    /// Stops the server at once, removes its data, and copies the source: an operator says that the data is worth
+    /// nothing.
+    pub(super) async fn reinitialize(&self, source: &Upstream) -> Result<(), PgError> {
+        self.stop(StopMode::Immediate, false).await?;
+        self.clear_for_filling().await?;
+        self.forget_control();
+        let layout = self.layout();
+        blocking(move || match layout.classify() {
+            DataDir::Foreign(why) => Err(PgError::Refused(why)),
+            DataDir::Empty => Ok(()),
+            DataDir::Initialised { .. } | DataDir::Incomplete => {
+                layout.mark(&Marker::Filling("base backup".to_owned()))?;
+                directory::empty(&layout)
+            }
+        })
+        .await?;
+        self.base_backup(source).await
     }
 
     /// Gives up what was put aside. The removal, which may take long, goes on in the background.

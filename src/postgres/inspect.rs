@@ -210,10 +210,9 @@ async fn ask(config: &Config, named: &[&str]) -> Result<Answer, InspectError> {
             if is_denied { InspectError::NoSuperuser } else { InspectError::Server(server(&error)) }
         },
     )?;
-    let text = messages.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0),
-        _ => None,
-    });
+    let text = messages
+        .iter()
+        .find_map(|message| if let SimpleQueryMessage::Row(row) = message { row.get(0) } else { None });
     serde_json::from_str(text.unwrap_or_default()).map_err(|error| InspectError::Server(error.to_string()))
 }
 

@@ -103,6 +103,11 @@ impl Layout {
         self.named(&self.state_dir, ".pgherd-fence")
     }
 
+    /// The restart which an operator scheduled.
+    pub(super) fn restart_file(&self) -> PathBuf {
+        self.named(&self.state_dir, ".pgherd-restart")
+    }
+
     /// The list of the physical slots which this node made in this data directory.
     pub(super) fn slots_file(&self) -> PathBuf {
         self.named(&self.state_dir, ".pgherd-slots")

@@ -16,6 +16,7 @@ mod foreign;
 mod hba;
 mod health;
 mod history;
+mod hook;
 mod initdb;
 mod inspect;
 mod layout;
@@ -46,6 +47,7 @@ use std::time::Duration;
 pub use control_data::ControlDataError;
 pub use error::PgError;
 pub use health::Probing;
+pub use hook::run_hook;
 pub use inspect::{InspectError, Inspected, inspect, installed_major};
 pub use parameters::ParameterRefusal;
 use pgherd_raft::clock;
@@ -211,6 +213,13 @@ impl Postgres {
             PgAction::SetSync { names } => self.set_sync(names.clone()).await,
             PgAction::Rewind { source } => self.rewind(source).await,
             PgAction::Clone { source } => self.base_backup(source).await,
+            PgAction::PrePromote => self.pre_promote().await,
+            PgAction::Restart { is_standby, upstream } => {
+                let role =
+                    if *is_standby { conf::Role::Standby(upstream.clone()) } else { conf::Role::Primary };
+                self.restart(role).await
+            }
+            PgAction::Reinitialize { source } => self.reinitialize(source).await,
             PgAction::DiscardOldData => self.discard_old_data().await,
             PgAction::DiscardIncomplete => self.discard_incomplete().await,
             PgAction::EnsureSlots { names } => self.ensure_slots(names).await,

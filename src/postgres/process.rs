@@ -122,6 +122,12 @@ impl Postgres {
         }
     }
 
+    /// Stops the server and starts it in the role that it had.
+    pub(super) async fn restart(&self, role: Role) -> Result<(), PgError> {
+        self.stop(StopMode::Fast, role == Role::Primary).await?;
+        self.start(role).await
+    }
+
     /// Stops the server and waits until no process of it is left.
     pub(super) async fn stop(&self, mode: StopMode, checkpoint_first: bool) -> Result<(), PgError> {
         if self.known().await? == Process::Stopped {
@@ -132,6 +138,9 @@ impl Postgres {
             if let Ok(session) = self.connect().await {
                 session.checkpoint(CHECKPOINT_LIMIT).await.ok();
             }
+        }
+        if mode == StopMode::Fast && self.is_running() {
+            self.before_stop().await;
         }
         if self.runs().await? {
             let signal = match mode {

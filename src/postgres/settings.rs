@@ -116,6 +116,10 @@ pub struct Settings {
     pub users: Vec<BootstrapUser>,
     /// The command to run when the cluster was initialised; a connection string is appended.
     pub post_bootstrap: Option<String>,
+    /// The command which may forbid a promotion by its exit status.
+    pub pre_promote: Option<String>,
+    /// The command to run before a stop on purpose.
+    pub before_stop: Option<String>,
     /// More options of `pg_basebackup`, as for `initdb`.
     pub basebackup: Vec<(String, Option<String>)>,
     /// The cluster's settings, kept in the data directory for a cluster that has lost its own; none: there are none yet.
@@ -161,6 +165,8 @@ impl Settings {
             initdb: Vec::new(),
             users: Vec::new(),
             post_bootstrap: None,
+            pre_promote: None,
+            before_stop: None,
             basebackup: Vec::new(),
             kept_document: None,
             start_timeout: None,

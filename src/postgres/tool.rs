@@ -76,7 +76,7 @@ pub(super) struct Tool {
 }
 
 /// Ends the program's process group unless the program has been waited for.
-struct EndGroup(Option<Pid>);
+pub(super) struct EndGroup(pub(super) Option<Pid>);
 
 impl Drop for EndGroup {
     fn drop(&mut self) {
@@ -165,7 +165,7 @@ impl Tool {
 }
 
 /// Returns the limit's seconds when it has passed; never without a limit.
-async fn over(limit: Option<Duration>) -> u64 {
+pub(super) async fn over(limit: Option<Duration>) -> u64 {
     let Some(limit) = limit else { return std::future::pending().await };
     tokio::time::sleep(limit).await;
     limit.as_secs()
@@ -203,7 +203,7 @@ async fn tail_of(stream: Option<impl AsyncRead + Unpin>, keep: usize) -> String 
 }
 
 /// The daemon's own settings, passwords among them, are none of the program's business.
-fn withhold_configuration(command: &mut Command, names: impl Iterator<Item = OsString>) {
+pub(super) fn withhold_configuration(command: &mut Command, names: impl Iterator<Item = OsString>) {
     for name in names.filter(|name| is_configuration_variable(&name.to_string_lossy())) {
         command.env_remove(name);
     }

@@ -89,6 +89,25 @@ impl Postgres {
         if is_there { self.reload().await } else { Ok(()) }
     }
 
+    /// Keeps a scheduled restart over a restart of the daemon; none: there is none.
+    ///
+    /// # Errors
+    /// The file beside the data directory cannot be written or removed.
+    pub async fn keep_restart(&self, text: Option<String>) -> Result<(), PgError> {
+        let path = self.layout().restart_file();
+        blocking(move || match text {
+            Some(text) => files::write(&path, &text).map(|_| ()),
+            None => files::remove(&path).map(|_| ()),
+        })
+        .await
+    }
+
+    /// What was kept.
+    pub async fn kept_restart(&self) -> Option<String> {
+        let path = self.layout().restart_file();
+        blocking(move || files::read(&path)).await.ok().flatten()
+    }
+
     /// A copy which becomes writable is no longer one that may be thrown away.
     pub(super) async fn value_copy(&self) -> Result<(), PgError> {
         let layout = self.layout();

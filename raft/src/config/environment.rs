@@ -172,8 +172,8 @@ fn set(map: &mut Map, path: &str, place: &Place, node: Node) {
 /// A list or a map in one line, with or without its brackets; every part of it gets the variable as its place.
 fn flow(text: &str, place: &Place, [open, close]: [&str; 2]) -> Option<Node> {
     let text = text.trim();
-    let is_bare = !text.starts_with(open) && !(open == "[" && text.starts_with('-'));
-    let bracketed = if is_bare { format!("{open}{text}{close}") } else { text.to_owned() };
+    let is_whole = text.starts_with(open) || open == "[" && text.starts_with('-');
+    let bracketed = if is_whole { text.to_owned() } else { format!("{open}{text}{close}") };
     let mut node = yaml::load(&bracketed).ok()?.root;
     node.name_all(place);
     Some(node)

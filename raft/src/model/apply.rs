@@ -9,6 +9,7 @@ use super::ids::{Epoch, GroupId, MemberId, Session};
 use super::intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 use super::lease::{Lease, Tenure};
 use super::member::Member;
+use super::schedule;
 use super::settings;
 use super::state::ClusterState;
 use super::takeover::{self, expect_epoch};
@@ -98,6 +99,9 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
             settings::set(state, *expected, document, by, *at_ms)
         }
         Command::SetIntent { intent } => set_intent(state, index, intent),
+        Command::ScheduleSwitchover { schedule } => schedule::schedule(state, *schedule),
+        Command::CancelSchedule { at_ms } => schedule::cancel(state, *at_ms),
+        Command::BeginScheduled { at_ms } => schedule::begin(state, index, *at_ms),
         Command::EndIntent { id, end } => match state.intent.take_if(|pending| pending.id == *id) {
             Some(pending) => {
                 state.last_intent = Some(EndedIntent { id: pending.id, end: end.clone() });
@@ -201,6 +205,7 @@ fn put_member(
 fn remove_member(state: &mut ClusterState, id: MemberId) -> Option<()> {
     state.members.remove(&id)?;
     state.leaving.remove(&id);
+    schedule::forget(state, Some(id));
     state.synchrony.fences.remove(&id);
     if let Some(list) = &mut state.failsafe {
         list.remove(&id);
@@ -274,7 +279,11 @@ fn begin_epoch(state: &mut ClusterState, tenure: Tenure, voters: BTreeSet<Member
     let epoch = state.lease.epoch.next();
     state.lease = Lease { epoch, voters, tenure: Some(tenure), left_at: None, last_holder: Some(holder) };
     state.synchrony.fences.clear();
-    if changes_holder && let Some(pending) = state.intent.take() {
+    if !changes_holder {
+        return;
+    }
+    schedule::forget(state, None);
+    if let Some(pending) = state.intent.take() {
         state.last_intent = Some(EndedIntent { id: pending.id, end: IntentEnd::Done { holder } });
     }
 }
@@ -299,7 +308,7 @@ fn transfer(
     Ok(())
 }
 
-fn set_intent(state: &mut ClusterState, index: u64, intent: &Intent) -> Result<(), Rejection> {
+pub(super) fn set_intent(state: &mut ClusterState, index: u64, intent: &Intent) -> Result<(), Rejection> {
     if state.intent.is_some() {
         return Err(Rejection::Intent);
     }

@@ -14,6 +14,7 @@ use super::ids::{Epoch, GroupId, MemberId, MemberName, Revision, Session, System
 use super::intent::{Intent, IntentEnd};
 use super::lsn::WalPosition;
 use super::member::Member;
+use super::schedule::ScheduledSwitchover;
 use super::synchrony::SyncSet;
 
 /// A change of the replicated state.
@@ -167,6 +168,21 @@ pub enum Command {
     SetIntent {
         /// What.
         intent: Intent,
+    },
+    /// An operator asks for a switchover at a later time, in place of what was scheduled before.
+    ScheduleSwitchover {
+        /// What, and when.
+        schedule: ScheduledSwitchover,
+    },
+    /// What is scheduled is not to happen.
+    CancelSchedule {
+        /// Only what is scheduled for this time; none: whatever it is.
+        at_ms: Option<i64>,
+    },
+    /// The scheduled switchover is due: it becomes the pending intent.
+    BeginScheduled {
+        /// For which time it is scheduled.
+        at_ms: i64,
     },
     /// An intent ends without a change of the holder.
     EndIntent {

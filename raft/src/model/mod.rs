@@ -12,6 +12,7 @@ mod intent;
 mod lease;
 mod lsn;
 mod member;
+mod schedule;
 mod settings;
 mod state;
 mod synchrony;
@@ -33,6 +34,7 @@ pub use intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 pub use lease::{Lease, Tenure};
 pub use lsn::{InvalidLsn, Lsn, WalPosition};
 pub use member::{Member, MemberKind, PostgresAddr, TagValue, Tags, other_system};
+pub use schedule::{ScheduledSwitchover, iso_time};
 pub use settings::{
     MAX_DOCUMENT_BYTES, MAX_SETTINGS_BY_BYTES, MAX_SETTINGS_HISTORY, MAX_SETTINGS_HISTORY_BYTES, Settings,
     SettingsRecord,

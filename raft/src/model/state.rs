@@ -10,6 +10,7 @@ use super::ids::{GroupId, MemberId, SystemIdentifier};
 use super::intent::{EndedIntent, PendingIntent};
 use super::lease::Lease;
 use super::member::{Member, MemberKind};
+use super::schedule::ScheduledSwitchover;
 use super::settings::{Settings, SettingsRecord};
 use super::synchrony::{MAX_SETS, Synchrony};
 use super::timelines::Timelines;
@@ -53,6 +54,9 @@ pub struct ClusterState {
     pub intent: Option<PendingIntent>,
     /// The operator's last request which ended.
     pub last_intent: Option<EndedIntent>,
+    /// The switchover which is to begin later.
+    #[serde(default)]
+    pub scheduled_switchover: Option<ScheduledSwitchover>,
 }
 
 impl ClusterState {

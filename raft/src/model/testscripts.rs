@@ -117,6 +117,15 @@ fn parse(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command> {
         "switchover" => Command::SetIntent {
             intent: Intent::Switchover { from: id(first), to: args.take_key("to").map(id) },
         },
+        "schedule" => Command::ScheduleSwitchover {
+            schedule: ScheduledSwitchover {
+                at_ms: args.take_key("at").unwrap_or("0").parse()?,
+                from: (!first.is_empty()).then(|| id(first)),
+                to: args.take_key("to").map(id),
+            },
+        },
+        "unschedule" => Command::CancelSchedule { at_ms: args.take_key("at").map(str::parse).transpose()? },
+        "due" => Command::BeginScheduled { at_ms: first.parse()? },
         "failover" => Command::SetIntent {
             intent: Intent::Failover {
                 to: id(first),
@@ -279,6 +288,9 @@ impl Script {
         if let Some(pending) = &state.intent {
             out += &format!("\nintent {}: {:?}", pending.id, pending.intent);
         }
+        if let Some(schedule) = &state.scheduled_switchover {
+            out += &format!("\nscheduled at {}: {:?} to {:?}", schedule.at_ms, schedule.from, schedule.to);
+        }
         if let Some(ended) = &state.last_intent {
             out += &format!("\nlast intent {}: {:?}", ended.id, ended.end);
         }
@@ -312,7 +324,7 @@ macro_rules! names {
 }
 
 names!(command_name, COMMANDS, Command: Found PutMember RemoveMember SetLeaving Grant Release Transfer SetVoters
-    SetSystemIdentifier SetSettings SetIntent EndIntent Fence WidenSync NarrowSync SetFailsafe Record
+    SetSystemIdentifier SetSettings SetIntent EndIntent ScheduleSwitchover CancelSchedule BeginScheduled Fence WidenSync NarrowSync SetFailsafe Record
     ReserveTimeline);
 names!(rejection_name, REJECTIONS, Rejection: Founding Epoch Revision Tenure TooFewCloses Pinned Voters Member
     NameTaken AddressTaken StillVoter SystemIdentifier Intent Limit TooFewFences BehindFence Synchrony Failsafe);

@@ -38,6 +38,7 @@ mod guards;
 mod machines;
 mod modes;
 mod network;
+mod operations;
 mod partitions;
 mod pause;
 mod planned;

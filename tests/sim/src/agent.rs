@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::faults::Fault;
 use crate::ha::{
-    Action, Closes, GuardAction, JobKind, LeaseAction, Observation, PgAction, Probe, Rule, StopMode,
+    Action, Closes, GuardAction, JobKind, JobRun, LeaseAction, Observation, PgAction, Probe, Rule, StopMode,
     Upstream, decide, own_report,
 };
 use crate::lease::CloseRequest;
@@ -311,7 +311,10 @@ impl World {
             | PgAction::Stop { .. }
             | PgAction::Promote { .. }
             | PgAction::Rewind { .. }
-            | PgAction::Clone { .. } => panic!("a job: {action:?}"),
+            | PgAction::Clone { .. }
+            | PgAction::PrePromote
+            | PgAction::Restart { .. }
+            | PgAction::Reinitialize { .. } => panic!("a job: {action:?}"),
         }
         true
     }
@@ -325,6 +328,9 @@ impl World {
                 self.random.between(100_000, 1_000_000)
             }
             JobKind::Stop => self.random.between(50_000, 500_000),
+            JobKind::PrePromote | JobKind::Restart | JobKind::Reinitialize => {
+                panic!("nobody asks for it: {kind:?}")
+            }
         };
         let node = &mut self.nodes[place];
         let clock = node.clock(now);
@@ -336,8 +342,12 @@ impl World {
         let fails = now < node.tools_fail_until && kind != JobKind::Stop;
         let hangs = now + takes < node.tools_hang_until && (kind != JobKind::Stop || !is_immediate(action));
         let takes = if hangs { node.tools_hang_until - now } else { takes };
-        daemon.jobs.running =
-            Some(Running { kind, action: action.clone(), since: clock, epoch, ends_at: now + takes, fails });
+        daemon.jobs.running = Some(Running {
+            run: JobRun { kind, since: clock, epoch },
+            action: action.clone(),
+            ends_at: now + takes,
+            fails,
+        });
         let fault = [(fails, Fault::FailTools), (hangs, Fault::HangTools)];
         for (_, fault) in fault.iter().filter(|(is_met, _)| *is_met) {
             self.prove(*fault, place);
@@ -386,6 +396,9 @@ impl World {
                 }
             }
             PgAction::Rewind { .. }
+            | PgAction::PrePromote
+            | PgAction::Restart { .. }
+            | PgAction::Reinitialize { .. }
             | PgAction::Follow { .. }
             | PgAction::DiscardOldData
             | PgAction::DiscardIncomplete
@@ -452,7 +465,10 @@ impl World {
                 Some(Ok(()))
             }
             PgAction::Bootstrap | PgAction::Clone { .. } | PgAction::Rewind { .. } => None,
-            PgAction::Follow { .. }
+            PgAction::PrePromote
+            | PgAction::Restart { .. }
+            | PgAction::Reinitialize { .. }
+            | PgAction::Follow { .. }
             | PgAction::DiscardOldData
             | PgAction::DiscardIncomplete
             | PgAction::Fence { .. }

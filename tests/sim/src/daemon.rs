@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::ha::{Closes, Finished, HealthMemory, Job, JobKind, MemberReport, PgAction, Rule, State};
+use crate::ha::{
+    Closes, Finished, HealthMemory, Job, JobKind, JobMemory, JobRun, MemberReport, PgAction, Rule, State,
+};
 use crate::lease::{BootTime, Holder, Licence, Promise, Voter};
 use crate::model::{ClusterState, Epoch, Incarnation, MemberId, Session};
 use crate::network::Message;
@@ -152,30 +154,19 @@ impl Daemon {
 /// The long action in progress.
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
-    pub(crate) kind: JobKind,
+    pub(crate) run: JobRun,
     pub(crate) action: PgAction,
-    pub(crate) since: BootTime,
-    pub(crate) epoch: Epoch,
     /// True time at which a tool ends.
     pub(crate) ends_at: u64,
     /// The tool fails at its end.
     pub(crate) fails: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Ended {
-    error: Option<String>,
-    at: BootTime,
-    took: Duration,
-    failures: u32,
-    epoch: Epoch,
-}
-
 /// The long actions: at most one runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jobs {
     pub(crate) running: Option<Running>,
-    ended: BTreeMap<JobKind, Ended>,
+    memory: JobMemory,
 }
 
 impl Jobs {
@@ -185,57 +176,26 @@ impl Jobs {
         if running.action == *action || kind != JobKind::Stop {
             return false;
         }
-        let running = running.clone();
+        self.memory.note_cut_short(running.run, now);
         self.running = None;
-        if running.kind != JobKind::Stop {
-            self.note(&running, Some("it was cut short by a stop".to_owned()), now);
-        }
         true
     }
 
     pub(crate) fn end(&mut self, error: Option<String>, now: BootTime) {
-        let Some(running) = self.running.take() else { return };
-        let succeeded = error.is_none();
-        self.note(&running, error, now);
-        if !succeeded {
-            return;
+        if let Some(running) = self.running.take() {
+            self.memory.note(running.run, error, now);
         }
-        match running.kind {
-            JobKind::StartPrimary | JobKind::StartStandby | JobKind::Promote => {
-                self.ended.remove(&JobKind::Stop);
-                self.ended.remove(&JobKind::Rewind);
-            }
-            JobKind::Clone | JobKind::Bootstrap => {
-                self.ended.retain(|kind, _| matches!(kind, JobKind::Clone | JobKind::Bootstrap));
-            }
-            JobKind::Stop | JobKind::Rewind => {}
-        }
-    }
-
-    fn note(&mut self, running: &Running, error: Option<String>, now: BootTime) {
-        let before = self.ended.get(&running.kind).map_or(0, |ended| ended.failures);
-        let failures = if error.is_some() { before + 1 } else { 0 };
-        let took = now.since(running.since);
-        let ended = Ended { error, at: now, took, failures, epoch: running.epoch };
-        self.ended.insert(running.kind, ended);
     }
 
     pub(crate) fn job(&self, now: BootTime) -> Option<Job> {
         self.running.as_ref().map(|running| Job {
-            kind: running.kind,
-            running_for: now.since(running.since),
-            detail: format!("{:?}", running.kind),
+            kind: running.run.kind,
+            running_for: now.since(running.run.since),
+            detail: format!("{:?}", running.run.kind),
         })
     }
 
     pub(crate) fn finished(&self, now: BootTime) -> BTreeMap<JobKind, Finished> {
-        let facts = |ended: &Ended| Finished {
-            error: ended.error.clone(),
-            age: now.since(ended.at),
-            took: ended.took,
-            failures: ended.failures,
-            epoch: ended.epoch,
-        };
-        self.ended.iter().map(|(kind, ended)| (*kind, facts(ended))).collect()
+        self.memory.finished(now)
     }
 }

@@ -207,6 +207,9 @@ impl Node {
             finished: daemon.jobs.finished(clock),
             intent_for: daemon.intent_for(&cluster, clock),
             shutting_down: daemon.shutting_down,
+            wall_ms: 0,
+            operation: None,
+            scheduled_restart: None,
             policy: policy(&cluster, &self.first_settings),
             cluster,
         }
@@ -360,6 +363,8 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
         retry_timeout: Duration::from_secs(10),
         maximum_lag_on_failover: 1_048_576,
         primary_start_timeout: Duration::from_secs(20),
+        primary_stop_timeout: None,
+        has_pre_promote: false,
         primary_health_timeout: Duration::from_secs(10),
         pause,
         failsafe,

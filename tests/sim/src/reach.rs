@@ -116,7 +116,7 @@ impl Display for Sum {
 }
 
 /// Not modelled: data that is not the cluster's, slots, a watchdog device, a fencing command, a standby that never becomes
-/// consistent, tags. A holder without data would have to lose its disk as well.
+/// consistent, tags, what an operator asks of one node or schedules, hooks. A holder without data would have to lose its disk as well.
 const OUT_OF_REACH: &[Rule] = &[
     Rule::OtherSystem,
     Rule::ForeignDataDir,
@@ -126,6 +126,15 @@ const OUT_OF_REACH: &[Rule] = &[
     Rule::Inconsistent,
     Rule::CutOff,
     Rule::TakeCutOff,
+    Rule::Restart,
+    Rule::Reinitialize,
+    Rule::AwaitRelease,
+    Rule::PrePromote,
+    Rule::PromotionCancelled,
+    Rule::BackOff,
+    Rule::StopAtOnce,
+    Rule::ScheduledSwitchover,
+    Rule::CancelSchedule,
 ];
 
 /// Every rule of the product, so that a new one is noticed here.
@@ -152,5 +161,6 @@ rules! {
     HandOverStop HandOverTransfer HandOverWait HandOverRefuse AwaitPrimary Clone StartStandby Rewind Diverged
     Inconsistent Follow DiscardOldData Standby CatchUp StandBack Suspect EndStream AskWhetherSilent CutOff
     TakeCutOff Fence TakeFenced AwaitFences MayNotPromote BetterCandidate AskToClose Close TakeClosed
-    TakeVacant AwaitBootstrap
+    TakeVacant AwaitBootstrap Restart Reinitialize AwaitRelease PrePromote PromotionCancelled BackOff StopAtOnce
+    ScheduledSwitchover CancelSchedule
 }
