@@ -10,7 +10,7 @@ use pgherd_raft::again::StartAgain;
 use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
 use pgherd_raft::listener;
 use pgherd_raft::model::{Incarnation, Member, MemberKind, PostgresAddr, SystemIdentifier};
-use pgherd_raft::{Group, PeerServer};
+use pgherd_raft::{Group, PeerSecurity, PeerServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,8 +23,10 @@ use crate::agent::{
 use crate::api::{self, ApiState, MemberClient};
 use crate::config::{BootstrapMethod, Config, Source, reload_channel};
 use crate::guard::Guard;
+use crate::http_client::{HttpClient, member_settings};
 use crate::postgres::{Postgres, Postmaster};
 use crate::reread::Reread;
+use crate::tls::ServerTls;
 
 /// How long a clean stop tries to give the vote back.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
@@ -51,19 +53,22 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let postgres = Arc::new(Postgres::new(policy.postgres(), postmaster));
     postgres.sift_parameters().await;
     let api_addr = config.restapi.listen.to_string();
+    let tls = ServerTls::load(&config.restapi.tls)?;
+    let to_members = to_members(&config)?;
     ensure_free(&config)?;
     // Before this node joins a group: it would be a member, with a vote, that can never run a PostgreSQL.
     Guard::refuse_second_daemon(&config.postgresql.data_dir)
         .await
         .with_context(|| format!("cannot use the data directory {}", config.postgresql.data_dir.display()))?;
-    let server = PeerServer::bind(&bind_addr(&config)?).await?;
+    let security = PeerSecurity::of(&config.raft)?;
+    let server = PeerServer::bind_secured(&bind_addr(&config)?, security).await?;
     let system_identifier = postgres.system_identifier().await;
     let group = Group::start(&server, group_config(&config, &member, system_identifier)).await?;
     info!("this is {} of {}, node id {}", config.name, config.scope, group.id());
     let basic = config.restapi.authentication.as_ref();
     let credentials = basic.map(|basic| (basic.username.as_str(), basic.password.expose()));
     let parts = Parts {
-        members: Arc::new(MemberClient::new(member.clone(), credentials)),
+        members: Arc::new(MemberClient::new(member.clone(), to_members)),
         group: group.clone(),
         postgres,
         guard,
@@ -87,11 +92,13 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
         intents: Arc::new(group.clone()),
         promises: Arc::new(group.clone()),
         credentials: credentials.map(|(name, password)| api::Credentials::new(name, password)),
+        tls: tls.clone(),
     };
     let api = api::serve(&api_addr, state)?;
     let (stop, stopping) = watch::channel(false);
     let mut signals = JoinSet::new();
     signals.spawn(wait_for_signals(stop));
+    signals.spawn(follow_certificates(configs.subscribe(), tls));
     signals.spawn(Reread::new(source, configs, reload_queue).run());
     let ended = agent.run(stopping).await;
     let phase = group.watch().borrow().phase.clone();
@@ -111,6 +118,32 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
         }
         Ended::Fatal(why) => bail!("{why}"),
     }
+}
+
+/// Reads the certificates again whenever the configuration is read again: they may be others although it is the same.
+async fn follow_certificates(mut configs: watch::Receiver<Arc<Config>>, tls: ServerTls) {
+    while configs.changed().await.is_ok() {
+        let files = configs.borrow_and_update().restapi.tls.clone();
+        if files.certfile.is_some() != tls.is_on() {
+            warn!("restapi.certfile was added or removed: it takes effect when the daemon is started again");
+            continue;
+        }
+        let fresh = tls.clone();
+        match tokio::task::spawn_blocking(move || fresh.reload(&files)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("the certificate of the REST API stays as it was: {error}"),
+            Err(error) => warn!("the certificate of the REST API could not be read: {error}"),
+        }
+    }
+}
+
+/// The client for other members' APIs.
+fn to_members(config: &Config) -> anyhow::Result<HttpClient> {
+    let basic = config.ctl.authentication.as_ref();
+    let authorization = basic.and_then(|basic| api::authorization(&basic.username, basic.password.expose()));
+    let client = HttpClient::new(member_settings(&config.ctl, &config.restapi), authorization);
+    client.load()?;
+    Ok(client)
 }
 
 async fn wait_for_signals(stop: watch::Sender<bool>) {
@@ -201,7 +234,7 @@ fn member(config: &Config) -> anyhow::Result<Member> {
         name: config.name.clone(),
         kind: MemberKind::Data,
         raft_addr: self_addr(config)?,
-        api_url: Some(format!("http://{}", config.restapi.connect_address)),
+        api_url: Some(format!("{}://{}", config.restapi.scheme(), config.restapi.connect_address)),
         postgres: Some(PostgresAddr { host: postgres.host.clone(), port: postgres.port }),
         tags: config.tags.clone(),
     })

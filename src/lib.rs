@@ -24,17 +24,21 @@
 //! - `pgherd_raft`: the replicated model and the lease (both pure), the group, the peers' port, founding and joining.
 //! - `pgherd_storage`: log, vote, snapshot and floor on disk.
 //!
-//! [`config`] and [`metrics`] are leaves. The witness (`witness/`) uses `pgherd_raft` alone.
+//! [`config`] and [`metrics`] are leaves, [`tls`] and [`http_client`] nearly so: certificates, and calls to members. The witness (`witness/`) uses `pgherd_raft` alone.
 
 pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod generate;
 pub mod guard;
 pub mod ha;
+pub mod http_client;
 pub mod metrics;
 pub mod postgres;
 mod reread;
+pub mod tls;
 pub mod validate;

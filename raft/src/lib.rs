@@ -20,5 +20,5 @@ mod types;
 pub mod yaml;
 
 pub use group::Group;
-pub use network::PeerServer;
+pub use network::{PeerSecurity, PeerServer};
 pub use renewer::{LicenceSink, Renewer, RenewerFacts};

@@ -93,6 +93,7 @@ impl Renewer {
             peers: Arc::new(Peers::new(
                 &group.node().config.scope,
                 Arc::clone(&group.node().marks),
+                group.node().port.security(),
                 runtime.handle(),
             )),
             node: Arc::clone(group.node()),

@@ -192,9 +192,9 @@ impl PolicySource {
             listen: local.listen.hosts.clone(),
             use_unix_socket: shared.use_unix_socket,
             database: shared.database.clone(),
-            superuser: credentials(&local.authentication.superuser),
-            replication: credentials(&local.authentication.replication),
-            rewind: local.authentication.rewind.as_ref().map(credentials),
+            superuser: credentials(&local.authentication.superuser, self.major),
+            replication: credentials(&local.authentication.replication, self.major),
+            rewind: local.authentication.rewind.as_ref().map(|of| credentials(of, self.major)),
             krbsrvname: shared.krbsrvname.clone(),
             parameters,
             recovery_parameters: shared.recovery_conf.clone(),
@@ -216,11 +216,21 @@ fn secret(secret: &config::Secret) -> Secret {
     Secret::new(secret.expose())
 }
 
-fn credentials(of: &config::Credentials) -> Credentials {
+/// The versions of PostgreSQL which brought some of libpq's words; an older libpq refuses them.
+const NEWER_OPTIONS: [(&str, u32); 4] =
+    [("gssencmode", 12), ("channel_binding", 13), ("sslcrldir", 14), ("sslnegotiation", 17)];
+const SSLPASSWORD_SINCE: u32 = 13;
+
+fn credentials(of: &config::Credentials, major: u32) -> Credentials {
+    let is_known = |name: &str| {
+        NEWER_OPTIONS.iter().all(|(newer, since)| *newer != name || major == 0 || *since <= major)
+    };
+    let options = of.options.iter().filter(|(name, _)| is_known(name));
     Credentials {
         username: of.username.clone(),
         password: of.password.as_ref().map(secret),
-        options: of.options.clone(),
+        options: options.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        sslpassword: of.sslpassword.as_ref().filter(|_| major == 0 || major >= SSLPASSWORD_SINCE).map(secret),
     }
 }
 

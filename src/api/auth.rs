@@ -35,8 +35,13 @@ impl Credentials {
     }
 }
 
+/// The header `Authorization` of a request; none: they cannot be written into a header.
+pub fn authorization(username: &str, password: &str) -> Option<HeaderValue> {
+    HeaderValue::from_str(&basic(username, password)).ok()
+}
+
 /// The value of the `Authorization` header (RFC 7617).
-pub(crate) fn basic(username: &str, password: &str) -> String {
+pub(super) fn basic(username: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{username}:{password}").as_bytes()))
 }
 

@@ -12,8 +12,6 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::Full;
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
-use hyper_util::rt::TokioExecutor;
 use pgherd_raft::Group;
 use pgherd_raft::group::StoreFailed;
 use pgherd_raft::lease::{FailsafeQuestion, FailsafeRefusal};
@@ -23,10 +21,10 @@ use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use super::Shared;
-use super::auth::basic;
 use super::reply::Reply;
 use super::standing::Standing;
 use crate::agent::AskMember;
+use crate::http_client::HttpClient;
 
 /// What was promised, as `MEMBER/EPOCH/INCARNATION/ROUND` in hexadecimal.
 const PROMISED: HeaderName = HeaderName::from_static("pgherd-promise");
@@ -36,8 +34,6 @@ const LSN: HeaderName = HeaderName::from_static("lsn");
 const MAX_BODY: usize = 64 * 1024;
 /// How long the asker may take to send it.
 const BODY_PATIENCE: Duration = Duration::from_secs(2);
-/// A member that does not accept a connection in this time does not promise.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Who promises.
 pub trait Promises: Send + Sync {
@@ -131,7 +127,7 @@ fn promised(question: &FailsafeQuestion) -> String {
 #[derive(Clone)]
 pub struct MemberClient {
     own: Member,
-    authorization: Option<HeaderValue>,
+    client: HttpClient,
 }
 
 impl fmt::Debug for MemberClient {
@@ -141,14 +137,9 @@ impl fmt::Debug for MemberClient {
 }
 
 impl MemberClient {
-    /// Asks as this member, with the name and password that the members' APIs ask for.
-    pub fn new(own: Member, credentials: Option<(&str, &str)>) -> Self {
-        let authorization = credentials.and_then(|(username, password)| {
-            let mut value = HeaderValue::from_str(&basic(username, password)).ok()?;
-            value.set_sensitive(true);
-            Some(value)
-        });
-        Self { own, authorization }
+    /// Asks as this member.
+    pub fn new(own: Member, client: HttpClient) -> Self {
+        Self { own, client }
     }
 
     fn request(
@@ -168,16 +159,12 @@ impl MemberClient {
             "slots": {},
             "pgherd": question,
         });
-        let mut request = axum::http::Request::builder()
+        axum::http::Request::builder()
             .method(Method::POST)
             .uri(url)
             .header(header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body.to_string())))
-            .map_err(|source| source.to_string())?;
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
-        }
-        Ok(request)
+            .map_err(|source| source.to_string())
     }
 }
 
@@ -186,29 +173,15 @@ impl AskMember for MemberClient {
     fn ask(&self, member: &Member, question: &FailsafeQuestion) -> BoxFuture<'static, Result<(), String>> {
         let request = self.request(member, question);
         let expected = promised(question);
+        let client = self.client.clone();
         Box::pin(async move {
-            let mut connector = HttpConnector::new();
-            connector.set_connect_timeout(Some(CONNECT_PATIENCE));
-            connector.set_nodelay(true);
-            let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-            let answer = client.request(request?).await.map_err(|source| innermost(&source))?;
-            let (head, body) = answer.into_parts();
-            let repeated = head.headers.get(&PROMISED).and_then(|value| value.to_str().ok());
-            if head.status == StatusCode::OK && repeated == Some(expected.as_str()) {
+            let answer = client.send(request?, MAX_BODY).await.map_err(|failure| failure.to_string())?;
+            let repeated = answer.headers.get(&PROMISED).and_then(|value| value.to_str().ok());
+            if answer.status == StatusCode::OK && repeated == Some(expected.as_str()) {
                 return Ok(());
             }
-            let body = http_body_util::BodyExt::collect(http_body_util::Limited::new(body, MAX_BODY)).await;
-            let said = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).into_owned());
-            Err(format!("status {}: {}", head.status.as_u16(), said.unwrap_or_default()))
+            let said = String::from_utf8_lossy(&answer.body);
+            Err(format!("status {}: {said}", answer.status.as_u16()))
         })
     }
-}
-
-/// The cause at the end of the chain: "Connection refused" rather than "client error (Connect)".
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
-    }
-    deepest.to_string()
 }

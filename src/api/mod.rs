@@ -12,6 +12,8 @@ mod auth;
 mod cluster;
 mod decisions;
 mod failsafe;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
 mod intent;
 mod metrics;
@@ -20,7 +22,7 @@ mod server;
 mod settings;
 mod standing;
 mod status;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 #[cfg(test)]
 mod tests;
@@ -36,9 +38,10 @@ use pgherd_raft::RenewerFacts;
 use tokio::sync::watch;
 
 use crate::agent::view::View;
+use crate::tls::ServerTls;
 
 pub use auth::Credentials;
-pub(crate) use auth::basic;
+pub use auth::authorization;
 pub use failsafe::{MemberClient, Promises};
 pub use intent::Intents;
 pub use server::{ApiError, ApiServer, serve};
@@ -62,6 +65,8 @@ pub struct ApiState {
     pub promises: Arc<dyn Promises>,
     /// Name and password for unsafe methods; none: everybody may.
     pub credentials: Option<Credentials>,
+    /// The certificate, when there is one.
+    pub tls: ServerTls,
 }
 
 impl fmt::Debug for ApiState {

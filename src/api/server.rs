@@ -23,11 +23,12 @@ use tracing::{debug, warn};
 
 use super::intent::Operations;
 use super::{ApiState, Shared, router};
+use crate::tls::{ServerTls, explain};
 
 /// Connections at a time. Above what health checkers and scrapers of one node need, below the usual limit of 1024 open
 /// files.
 const MAX_CONNECTIONS: usize = 256;
-/// From the opening of a connection, or the end of an answer, to the end of the next request's headers.
+/// For the handshake of TLS; and from the opening of a connection, or the end of an answer, to the end of the next request's headers.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
 /// The most bytes of a request's head; hyper's least is 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
@@ -127,6 +128,7 @@ fn listen(addr: &str) -> Result<TcpListener, ApiError> {
 
 async fn accept(listener: tokio::net::TcpListener, state: ApiState, mut stopped: oneshot::Receiver<()>) {
     let operations = Operations::default();
+    let tls = state.tls.clone();
     let router = router(Shared { api: state, operations: operations.clone() });
     let mut connections = Connections::default();
     loop {
@@ -135,7 +137,7 @@ async fn accept(listener: tokio::net::TcpListener, state: ApiState, mut stopped:
             _ended = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, _)) => connections.add(stream, router.clone()),
+            Ok((stream, _)) => connections.add(stream, tls.clone(), router.clone()),
             Err(source) => {
                 warn!("the REST API cannot accept a connection: {source}");
                 connections.make_room();
@@ -162,14 +164,14 @@ struct Connection {
 }
 
 impl Connections {
-    fn add(&mut self, stream: TcpStream, router: Router) {
+    fn add(&mut self, stream: TcpStream, tls: ServerTls, router: Router) {
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|connection| !connection.task.is_finished());
         if self.open.len() >= MAX_CONNECTIONS {
             self.make_room();
         }
         let is_operating = Arc::new(AtomicBool::new(false));
-        let task = self.tasks.spawn(converse(stream, router, Arc::clone(&is_operating)));
+        let task = self.tasks.spawn(converse(stream, tls, router, Arc::clone(&is_operating)));
         self.open.push_back(Connection { task, is_operating });
     }
 
@@ -181,12 +183,21 @@ impl Connections {
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, is_operating: Arc<AtomicBool>) {
+async fn converse(stream: TcpStream, tls: ServerTls, router: Router, is_operating: Arc<AtomicBool>) {
     if let Err(source) = stream.set_nodelay(true) {
         debug!("cannot set TCP_NODELAY: {source}");
     }
+    let accepted = match tokio::time::timeout(HEADER_PATIENCE, Box::pin(tls.accept(stream))).await {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(source)) => return debug!("a connection to the REST API was refused: {}", explain(&source)),
+        Err(_) => return debug!("a connection to the REST API began no TLS within {HEADER_PATIENCE:?}"),
+    };
+    let client = accepted.client;
     let answers = TowerToHyperService::new(router);
-    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        if let Some(client) = client {
+            request.extensions_mut().insert(client);
+        }
         is_operating.store(
             matches!(*request.method(), Method::POST | Method::PATCH | Method::PUT),
             Ordering::Relaxed,
@@ -198,7 +209,7 @@ async fn converse(stream: TcpStream, router: Router, is_operating: Arc<AtomicBoo
         .header_read_timeout(HEADER_PATIENCE)
         .max_buf_size(MAX_HEAD)
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(accepted.stream), service);
     if let Err(source) = connection.await {
         debug!("a connection to the REST API ended: {source}");
     }

@@ -351,6 +351,7 @@ pub(super) fn state(view: View, group: Arc<FakeGroup>) -> ApiState {
         promises: Arc::clone(&group) as Arc<dyn Promises>,
         intents: group,
         credentials: None,
+        tls: crate::tls::ServerTls::default(),
     }
 }
 

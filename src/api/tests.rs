@@ -24,6 +24,8 @@ use super::{
 use crate::agent::AskMember;
 use crate::agent::view::View;
 use crate::ha::{Fact, Job, JobKind, Process, State, SyncMode};
+use crate::http_client::HttpClient;
+use crate::tls::ClientSettings;
 
 const NOW: BootTime = BootTime(Duration::from_secs(1000));
 
@@ -506,7 +508,7 @@ fn only_the_repeated_promise_counts() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (server, question) = failsafe_member(3);
     let at = |addr: SocketAddr| Member { api_url: Some(format!("http://{addr}")), ..member(3) };
-    let client = MemberClient::new(member(1), None);
+    let client = MemberClient::new(member(1), HttpClient::new(ClientSettings::default(), None));
     let ask = |addr, question: &FailsafeQuestion| runtime.block_on(client.ask(&at(addr), question));
     assert_eq!(ask(server.local_addr(), &question), Ok(()));
     let refused = FailsafeQuestion { epoch: Epoch(6), ..question.clone() };
@@ -530,7 +532,8 @@ fn only_the_repeated_promise_counts() {
     let group = FakeGroup::new(Fate::Done);
     let locked = serve("127.0.0.1:0", protected(state(view(3, clock::now()), group))).expect("listens");
     assert!(ask(locked.local_addr(), &question).is_err_and(|why| why.contains("status 401")));
-    let known = MemberClient::new(member(1), Some(("admin", "secret")));
+    let authorization = super::authorization("admin", "secret");
+    let known = MemberClient::new(member(1), HttpClient::new(ClientSettings::default(), authorization));
     let said = runtime.block_on(known.ask(&at(locked.local_addr()), &question));
     assert!(said.is_err_and(|why| why.contains("status 502")));
 }

@@ -1,19 +1,20 @@
 //! HTTP to members: short timeouts, bounded answers.
+//!
+//! An address is `HOST:PORT`, `http://HOST:PORT` or `https://HOST:PORT`. Without a scheme it is `https` when the
+//! configuration has certificates; otherwise `http` is tried first, and `https` when a read gets no HTTP that way.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 
-use crate::api::basic;
+use crate::api::authorization;
 use crate::config::Secret;
+use crate::http_client::{HttpClient, HttpFailure};
+use crate::tls::ClientSettings;
 
-/// A member that does not accept a connection in this time is down, or as good as down.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// Members answer reads from memory.
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 /// Longer than the longest time for which a member waits for the outcome of an operation at usual settings.
@@ -44,25 +45,21 @@ pub(super) enum NoAnswer {
 /// A client of REST APIs.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    http: hyper_util::client::legacy::Client<HttpConnector, Full<Bytes>>,
-    authorization: Option<HeaderValue>,
+    http: HttpClient,
+    /// Addresses without a scheme are `https`.
+    is_tls_expected: bool,
 }
 
 impl Client {
     /// Sends these credentials with every request.
-    pub(super) fn new(credentials: Option<(&str, &Secret)>) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(CONNECT_PATIENCE));
-        connector.set_nodelay(true);
-        let authorization = credentials.and_then(|(username, password)| {
-            let mut value = HeaderValue::from_str(&basic(username, password.expose())).ok()?;
-            value.set_sensitive(true);
-            Some(value)
-        });
-        let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .retry_canceled_requests(false)
-            .build(connector);
-        Self { http, authorization }
+    pub(super) fn new(
+        credentials: Option<(&str, &Secret)>,
+        tls: ClientSettings,
+        is_tls_expected: bool,
+    ) -> Self {
+        let authorization =
+            credentials.and_then(|(username, password)| authorization(username, password.expose()));
+        Self { http: HttpClient::new(tls, authorization), is_tls_expected }
     }
 
     /// Reads a document of the member at `host:port`.
@@ -88,40 +85,50 @@ impl Client {
         body: String,
         patience: Duration,
     ) -> Result<Answer, NoAnswer> {
-        let mut request = Request::new(Full::new(Bytes::from(body)));
-        *request.method_mut() = method;
-        *request.uri_mut() = format!("http://{addr}{path}")
-            .parse()
-            .map_err(|source| NoAnswer::Connect(format!("{addr:?} is not HOST:PORT ({source})")))?;
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        if addr.contains("://") {
+            return self.exchange(addr, path, method, body, patience).await;
         }
-        let exchange = async {
-            let response = self.http.request(request).await.map_err(|source| {
-                let cause = innermost(&source);
-                if source.is_connect() { NoAnswer::Connect(cause) } else { NoAnswer::Lost(cause) }
-            })?;
-            let (head, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await;
-            let body = body.map_err(|source| NoAnswer::Lost(innermost(source.as_ref())))?.to_bytes();
-            let reason = head.headers.get("pgherd-reason").and_then(|value| value.to_str().ok());
-            Ok(Answer {
-                status: head.status,
-                body: String::from_utf8_lossy(&body).into_owned(),
-                reason: reason.map(str::to_owned),
-            })
-        };
-        let late = || NoAnswer::Lost(format!("none within {} s", patience.as_secs()));
-        tokio::time::timeout(patience, exchange).await.unwrap_or_else(|_| Err(late()))
+        let scheme = if self.is_tls_expected { "https" } else { "http" };
+        let is_read = method == Method::GET;
+        let answer = self.exchange(&format!("{scheme}://{addr}"), path, method, body, patience).await;
+        match answer {
+            // Whoever speaks TLS only answers HTTP with something else.
+            Err(NoAnswer::Lost(why)) if is_read && !self.is_tls_expected => {
+                let secured = format!("https://{addr}");
+                let again = self.exchange(&secured, path, Method::GET, String::new(), patience).await;
+                again.map_err(|_| NoAnswer::Lost(why))
+            }
+            other => other,
+        }
     }
-}
 
-/// The cause at the end of the chain: "Connection refused" rather than "client error (Connect)".
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
+    async fn exchange(
+        &self,
+        base: &str,
+        path: &str,
+        method: Method,
+        body: String,
+        patience: Duration,
+    ) -> Result<Answer, NoAnswer> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{base}{path}"))
+            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|source| NoAnswer::Connect(format!("{base:?} is not HOST:PORT ({source})")))?;
+        let exchange = Box::pin(self.http.send(request, MAX_ANSWER));
+        let late = || NoAnswer::Lost(format!("none within {} s", patience.as_secs()));
+        let answer = tokio::time::timeout(patience, exchange).await.map_err(|_| late())?;
+        let answer = answer.map_err(|failure| match failure {
+            HttpFailure::Url(why) | HttpFailure::Connect(why) => NoAnswer::Connect(why),
+            HttpFailure::Tls(_) => NoAnswer::Connect(failure.to_string()),
+            HttpFailure::Lost(why) => NoAnswer::Lost(why),
+        })?;
+        let reason = answer.headers.get("pgherd-reason").and_then(|value| value.to_str().ok());
+        Ok(Answer {
+            status: answer.status,
+            reason: reason.map(str::to_owned),
+            body: String::from_utf8_lossy(&answer.body).into_owned(),
+        })
     }
-    deepest.to_string()
 }

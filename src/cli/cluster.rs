@@ -116,15 +116,18 @@ impl Member {
         }
     }
 
-    /// `host:port` of its REST API.
+    /// Its REST API, as the client takes it.
     pub(super) fn rest_addr(&self) -> Option<&str> {
         rest_addr(self.api_url.as_deref()?)
     }
 }
 
-/// `host:port` of an `http` URL.
+/// `host:port` of an `http` URL, `https://host:port` of the other kind.
 fn rest_addr(url: &str) -> Option<&str> {
-    url.strip_prefix("http://")?.split('/').next()
+    match url.strip_prefix("https://") {
+        Some(rest) => url.get(..url.len() - rest.len() + rest.find('/').unwrap_or(rest.len())),
+        None => url.strip_prefix("http://")?.split('/').next(),
+    }
 }
 
 impl Cluster {
@@ -149,7 +152,7 @@ pub(super) async fn find(sources: &Sources, client: &Client, scope: &str) -> Res
     let mut search = Search { client, scope, best: None, refusals: Vec::new() };
     search.ask(&sources.restapi_addrs).await;
     if search.best.as_ref().is_none_or(|best| best.pgherd.raft_leader.is_none()) {
-        let more = search.ask_peers(&sources.partner_addrs).await;
+        let more = search.ask_peers(sources).await?;
         let new: Vec<String> =
             more.into_iter().filter(|addr| !sources.restapi_addrs.contains(addr)).collect();
         search.ask(&new).await;
@@ -218,11 +221,16 @@ impl Search<'_> {
     }
 
     /// Asks peers' ports for the REST addresses of the members.
-    async fn ask_peers(&mut self, addresses: &[String]) -> BTreeSet<String> {
+    async fn ask_peers(&mut self, sources: &Sources) -> Result<BTreeSet<String>, Failure> {
+        let addresses = &sources.partner_addrs;
+        if addresses.is_empty() {
+            return Ok(BTreeSet::new());
+        }
         let scope = self.scope;
+        let security = &sources.peer_security()?;
         let mut asked: FuturesUnordered<_> = addresses
             .iter()
-            .map(|addr| async move { (addr, ask_members(scope, addr, PEER_PATIENCE).await) })
+            .map(|addr| async move { (addr, ask_members(scope, addr, security, PEER_PATIENCE).await) })
             .collect();
         let mut found = BTreeSet::new();
         while let Some((addr, answer)) = asked.next().await {
@@ -235,7 +243,7 @@ impl Search<'_> {
                 Err(why) => self.refusals.push(format!("{addr} (peers' port): {why}")),
             }
         }
-        found
+        Ok(found)
     }
 }
 

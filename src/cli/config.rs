@@ -3,9 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use pgherd_raft::PeerSecurity;
+use pgherd_raft::config::read_boolean;
 use pgherd_raft::yaml::{Node, Value};
 
 use crate::config::{self, Environment, Secret};
+use crate::http_client;
+use crate::tls::{Checks, ClientSettings};
 
 /// Where members can be asked, and as whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +24,11 @@ pub(super) struct Sources {
     pub(super) file: Option<PathBuf>,
     username: Option<String>,
     password: Option<Secret>,
+    raft_password: Option<Secret>,
+    /// How `https` addresses are called.
+    pub(super) tls: ClientSettings,
+    /// Addresses without a scheme are `https`: there are certificates in the configuration.
+    pub(super) is_tls_expected: bool,
 }
 
 impl Sources {
@@ -70,12 +79,23 @@ impl Sources {
             file: None,
             username: credential("username"),
             password: credential("password").map(Secret::new),
+            raft_password: text(&["raft", "password"]).map(Secret::new),
+            tls: tls(&root),
+            is_tls_expected: TLS_FILES.iter().any(|path| text(path).is_some()),
         })
     }
 
     /// Name and password for requests that change something.
     pub(super) fn credentials(&self) -> Option<(&str, &Secret)> {
         self.username.as_deref().zip(self.password.as_ref())
+    }
+
+    /// How peers' ports are called. Takes a quarter of a second when there is a password.
+    pub(super) fn peer_security(&self) -> Result<PeerSecurity> {
+        match &self.raft_password {
+            Some(password) => Ok(PeerSecurity::from_password(password)?),
+            None => Ok(PeerSecurity::none()),
+        }
     }
 
     /// The cluster to act on.
@@ -87,6 +107,26 @@ impl Sources {
             }
         }
     }
+}
+
+/// A cluster whose configuration names one of these speaks TLS.
+const TLS_FILES: [[&str; 2]; 4] =
+    [["ctl", "cacert"], ["ctl", "certfile"], ["restapi", "cafile"], ["restapi", "certfile"]];
+
+/// The section `ctl`, with `restapi.cafile` in the place of a missing `ctl.cacert`.
+fn tls(root: &Node) -> ClientSettings {
+    let text = |path: &[&str]| at(root, path).and_then(Node::scalar_text).filter(|text| !text.is_empty());
+    let file = |section, key| text(&[section, key]).map(PathBuf::from);
+    let is_insecure = at(root, &["ctl", "insecure"]).and_then(read_boolean).unwrap_or(false);
+    let files = config::TlsFiles {
+        certfile: file("ctl", "certfile"),
+        keyfile: file("ctl", "keyfile"),
+        keyfile_password: text(&["ctl", "keyfile_password"]).map(Secret::new),
+        cafile: file("ctl", "cacert"),
+        ..config::TlsFiles::default()
+    };
+    let checks = if is_insecure { Checks::Nothing } else { Checks::All };
+    http_client::settings(&files, file("restapi", "cafile").as_ref(), checks)
 }
 
 fn default_files() -> Vec<PathBuf> {
@@ -135,7 +175,7 @@ fn given_addresses(text: &str) -> Result<Vec<String>> {
     let addresses = split(text).into_iter().map(|part| match part.split_once("://") {
         None => Ok(part),
         Some(("http", rest)) => Ok(rest.trim_end_matches('/').to_owned()),
-        Some(("https", _)) => bail!("{part}: this version of pgherdctl cannot use https yet"),
+        Some(("https", _)) => Ok(part.trim_end_matches('/').to_owned()),
         Some((scheme, _)) => bail!(
             "{part}: pgherd has no {scheme} store; give REST addresses of members, for example -d 10.0.0.1:8008"
         ),

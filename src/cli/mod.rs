@@ -26,6 +26,8 @@ use client::Client;
 use config::Sources;
 use output::Output;
 
+use crate::tls::Checks;
+
 /// The operator's tool of pgherd: shows a cluster and changes its primary.
 #[derive(Debug, Parser)]
 #[command(name = "pgherdctl", disable_version_flag = true, subcommand_required = true)]
@@ -251,8 +253,11 @@ async fn perform(output: &mut Output, arguments: &Arguments) -> Result<(), Failu
         return Ok(());
     }
     let common = &arguments.common;
-    let sources = Sources::read(common.config_file.as_deref(), common.dcs_url.as_deref())?;
-    let client = Client::new(sources.credentials());
+    let mut sources = Sources::read(common.config_file.as_deref(), common.dcs_url.as_deref())?;
+    if common.insecure {
+        sources.tls.checks = Checks::Nothing;
+    }
+    let client = Client::new(sources.credentials(), sources.tls.clone(), sources.is_tls_expected);
     match &arguments.command {
         Command::List(list) => list::run(output, &sources, &client, list).await,
         Command::Switchover(options) => succeed::switchover(output, &sources, &client, options).await,

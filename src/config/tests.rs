@@ -225,7 +225,7 @@ PGHERD_RAFT_PARTNER_ADDRS: raft.partner_addrs: is not a list
 }
 
 #[test]
-fn open_networks_need_a_word_until_peers_prove_who_they_are() {
+fn open_networks_need_a_password_or_a_word() {
     let with = |raft: &str| LEAST.replace("{self_addr: '127.0.0.1:2222'}", raft);
     for (raft, key) in [
         ("{self_addr: '10.0.0.1:2222'}", "raft.self_addr"),
@@ -237,9 +237,16 @@ fn open_networks_need_a_word_until_peers_prove_who_they_are() {
         let errors = bad(&with(raft), &[]);
         assert_eq!(errors.problems.len(), 1, "{errors}");
         assert_eq!(errors.problems[0].key, key);
-        assert!(errors.problems[0].what.contains("not secured yet"), "{errors}");
+        assert!(errors.problems[0].what.contains("no `raft.password`"), "{errors}");
         assert!(errors.problems[0].cure.contains("`insecure: true`"), "{errors}");
         good(&with(&raft.replace('}', ", insecure: true}")), &[]);
+        good(&with(&raft.replace('}', ", password: a-long-and-random-one}")), &[]);
+        let (_, warnings) = good(&with(raft), &[("PATRONI_RAFT_PASSWORD", "short-4711")]);
+        assert!(
+            warnings.iter().any(|warning| warning.starts_with("raft.password: is short")),
+            "{warnings:?}"
+        );
+        assert!(!format!("{warnings:?}").contains("4711"));
     }
     good(&with("{self_addr: 'localhost:2222', partner_addrs: ['127.0.0.2:1', '[::1]:2']}"), &[]);
     assert!(bad(&with("{data_dir: /x}"), &[]).to_string().contains("no group to found or join"));

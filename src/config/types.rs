@@ -82,6 +82,13 @@ pub enum ServerTokens {
     ProductOnly,
 }
 
+impl RestApi {
+    /// The scheme of its addresses.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.certfile.is_some() { "https" } else { "http" }
+    }
+}
+
 /// A user for HTTP basic authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BasicAuthentication {

@@ -62,6 +62,7 @@ impl Postgres {
             .arg("-d")
             .arg(program_conninfo(&settings.replication, &source.addr, None))
             .env("PGPASSFILE", passfile.path())
+            .env("PGSERVICEFILE", passfile.service())
             .env("PGAPPNAME", &settings.member)
             .run_while_it_moves(STALL_LIMIT)
             .await?;

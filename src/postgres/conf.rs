@@ -175,8 +175,13 @@ fn primary_conninfo(settings: &Settings, addr: &PostgresAddr) -> String {
     pairs.extend(settings.krbsrvname.as_deref().map(|name| ("krbsrvname", name)));
     pairs.extend(KEEPALIVES);
     pairs.extend(options_of(&settings.replication));
+    // Nothing but the connection string itself can hold it for a standby; its file is private.
+    pairs.extend(settings.replication.sslpassword.iter().map(|word| ("sslpassword", word.expose())));
     conninfo(pairs)
 }
+
+/// Where programs find what must not be an argument: the section of the file that `PGSERVICEFILE` names.
+pub(super) const TOOL_SERVICE: &str = "pgherd";
 
 /// A connection string for one of PostgreSQL's programs.
 pub(super) fn program_conninfo(
@@ -192,6 +197,7 @@ pub(super) fn program_conninfo(
         ("connect_timeout", CONNECT_TIMEOUT),
     ];
     pairs.extend(database.map(|name| ("dbname", name)));
+    pairs.extend(credentials.sslpassword.as_ref().map(|_| ("service", TOOL_SERVICE)));
     pairs.extend(KEEPALIVES);
     pairs.extend(options_of(credentials));
     conninfo(pairs)

@@ -6,9 +6,10 @@ use super::settings::Settings;
 const HEADER: &str =
     "# Written by pgherd: changes made here are lost. Use postgresql.pg_hba in the configuration.\n";
 
-/// A name as a field of a line.
+/// A name as a field of a line. A line break would end it within the name; PostgreSQL has no way to write one there.
 fn field(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', ""))
+    let name: String = name.chars().filter(|c| !c.is_control()).collect();
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// The content of `pg_hba.conf`: the configuration's lines, or safe default lines. Where pgherd itself comes through

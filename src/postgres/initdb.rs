@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::Postgres;
-use super::conf::Role;
+use super::conf::{Role, TOOL_SERVICE};
 use super::error::PgError;
 use super::files::{self, blocking};
 use super::layout::Marker;
@@ -96,17 +96,21 @@ impl Postgres {
             return Ok(());
         };
         let (host, port) = (Self::local(&settings).host(), settings.port.to_string());
-        let connection = conninfo([
+        let mut pairs = vec![
             ("host", host.as_str()),
             ("port", port.as_str()),
             ("user", settings.superuser.username.as_str()),
             ("dbname", settings.database.as_str()),
-        ]);
+        ];
+        pairs.extend(settings.superuser.sslpassword.as_ref().map(|_| ("service", TOOL_SERVICE)));
+        pairs.extend(settings.superuser.options.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+        let connection = conninfo(pairs);
         let passfile = ToolPassfile::new(&self.layout(), &settings.superuser)?;
         Tool::new(program)
             .args(args)
             .arg(connection)
             .env("PGPASSFILE", passfile.path())
+            .env("PGSERVICEFILE", passfile.service())
             .env("PGOPTIONS", "-c synchronous_commit=local -c statement_timeout=0")
             .run(None)
             .await?;

@@ -118,6 +118,11 @@ impl Layout {
         self.named(&self.state_dir, ".pgherd-tool-pgpass")
     }
 
+    /// A file of connection services for the run of one program.
+    pub(super) fn tool_service(&self) -> PathBuf {
+        self.named(&self.state_dir, ".pgherd-tool-service")
+    }
+
     /// Where earlier data is put aside, the oldest first: beside the data directory, or inside it when it cannot be
     /// renamed.
     pub(super) fn asides(&self) -> Vec<PathBuf> {

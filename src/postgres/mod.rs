@@ -13,6 +13,8 @@ mod diverged;
 mod error;
 mod files;
 mod foreign;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hba;
 mod health;
 mod history;
@@ -32,6 +34,7 @@ mod quote;
 mod replication;
 mod rewind;
 mod roles;
+mod secure;
 mod server;
 mod settings;
 mod sync_names;

@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use pgherd_raft::model::{PostgresAddr, TimelineId};
 use tokio::task::JoinSet;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::TlsStream;
+use tokio_postgres::{Client, Config, Connection, NoTls, SimpleQueryMessage, SimpleQueryRow, Socket};
 
+use super::secure::{self, Attempt, ToAnyHost, Ways};
 use super::settings::{Credentials, Settings};
 
 /// What a server answers which starts, has no consistent state yet, or ends.
@@ -143,12 +146,18 @@ impl Session {
     /// Connects to the local server and makes sure that it is the one of this data directory.
     pub(super) async fn local(settings: &Settings, local: &Local) -> Result<Self, QueryError> {
         let mut config = config(&settings.superuser, settings.port, &settings.database);
-        match local {
-            Local::Socket(directory) => config.host_path(directory),
-            Local::Tcp(host) => config.host(host),
-        };
         let at = format!("{}, port {}", local.host(), settings.port);
-        let session = Self::open(&config, at.clone()).await?;
+        let ways = match local {
+            Local::Socket(directory) => {
+                config.host_path(directory);
+                secure::NOT_ENCRYPTED
+            }
+            Local::Tcp(host) => {
+                config.host(host);
+                ways(&settings.superuser, &at).await?
+            }
+        };
+        let session = Self::open(&config, ways, at.clone()).await?;
         let theirs = session.text("its postmaster.pid", "SELECT pg_read_file('postmaster.pid')").await?;
         let ours = tokio::fs::read_to_string(settings.data_dir.join("postmaster.pid")).await.ok();
         if postmaster_identity(theirs.as_deref().unwrap_or_default())
@@ -168,18 +177,20 @@ impl Session {
     ) -> Result<Self, QueryError> {
         let mut config = config(credentials, addr.port, database);
         config.host(&addr.host);
-        Self::open(&config, addr.to_string()).await
+        let at = addr.to_string();
+        let ways = ways(credentials, &at).await?;
+        Self::open(&config, ways, at).await
     }
 
-    async fn open(config: &Config, at: String) -> Result<Self, QueryError> {
-        let connecting = tokio::time::timeout(CONNECT_LIMIT, config.connect(NoTls));
+    async fn open(config: &Config, ways: Ways, at: String) -> Result<Self, QueryError> {
         let refusal = |reason, is_refused, is_not_ready| QueryError::Connect {
             at: at.clone(),
             reason,
             is_refused,
             is_not_ready,
         };
-        let (client, connection) = connecting
+        let connecting = tokio::time::timeout(CONNECT_LIMIT, Box::pin(connect_some_way(config, ways)));
+        let (client, driver) = connecting
             .await
             .map_err(|_| refusal(format!("no answer within {} s", CONNECT_LIMIT.as_secs()), false, false))?
             .map_err(|error| {
@@ -189,11 +200,6 @@ impl Session {
                 let cure = if is_refused { "; check postgresql.authentication and pg_hba" } else { "" };
                 refusal(format!("{}{cure}", reason_of(&error)), is_refused, code == CANNOT_CONNECT_NOW)
             })?;
-        let mut driver = JoinSet::new();
-        driver.spawn(async move {
-            // The client sees the end of the connection with its next statement.
-            connection.await.ok();
-        });
         Ok(Self { client, limit: SHORT, _driver: driver })
     }
 
@@ -324,6 +330,58 @@ fn row(message: &SimpleQueryMessage) -> Option<&SimpleQueryRow> {
     if let SimpleQueryMessage::Row(row) = message { Some(row) } else { None }
 }
 
+/// The ways to connect, with their files.
+async fn ways(credentials: &Credentials, at: &str) -> Result<Ways, QueryError> {
+    let credentials = credentials.clone();
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let reading = tokio::task::spawn_blocking(move || secure::ways(&credentials, home.as_deref()));
+    let read = reading.await.unwrap_or_else(|_| Err("reading its files was interrupted".to_owned()));
+    read.map_err(|reason| QueryError::Connect {
+        at: at.to_owned(),
+        reason,
+        is_refused: false,
+        is_not_ready: false,
+    })
+}
+
+async fn connect_some_way(
+    config: &Config,
+    (first, second): Ways,
+) -> Result<(Client, JoinSet<()>), tokio_postgres::Error> {
+    let error = match connect(config.clone(), first).await {
+        Ok(connected) => return Ok(connected),
+        Err(error) => error,
+    };
+    let Some(second) = second.filter(|_| secure::is_about_encryption(&error)) else { return Err(error) };
+    // Where both are refused for the same kind of reason, the way which was wished for tells more.
+    connect(config.clone(), second)
+        .await
+        .map_err(|other| if secure::is_about_encryption(&other) { error } else { other })
+}
+
+async fn connect(mut config: Config, way: Attempt) -> Result<(Client, JoinSet<()>), tokio_postgres::Error> {
+    match way {
+        Attempt::Plain => {
+            let (client, connection) = config.ssl_mode(SslMode::Disable).connect(NoTls).await?;
+            Ok((client, drive(connection)))
+        }
+        Attempt::Encrypted(encryption) => {
+            encryption.configure(&mut config);
+            let (client, connection) = config.connect(ToAnyHost(encryption.tls)).await?;
+            Ok((client, drive(connection)))
+        }
+    }
+}
+
+fn drive<T: TlsStream + Send + Unpin + 'static>(connection: Connection<Socket, T>) -> JoinSet<()> {
+    let mut driver = JoinSet::new();
+    driver.spawn(async move {
+        // The client sees the end of the connection with its next statement.
+        connection.await.ok();
+    });
+    driver
+}
+
 fn config(credentials: &Credentials, port: u16, database: &str) -> Config {
     let mut config = Config::new();
     config
@@ -336,6 +394,7 @@ fn config(credentials: &Credentials, port: u16, database: &str) -> Config {
     if let Some(password) = &credentials.password {
         config.password(password.expose());
     }
+    secure::configure(&mut config, credentials);
     config
 }
 

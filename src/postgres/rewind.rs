@@ -49,6 +49,7 @@ impl Postgres {
             .arg("--source-server")
             .arg(program_conninfo(credentials, &source.addr, Some(&settings.database)))
             .env("PGPASSFILE", passfile.path())
+            .env("PGSERVICEFILE", passfile.service())
             .env("PGAPPNAME", &settings.member)
             .env("PGOPTIONS", "-c statement_timeout=0");
         if settings.recovery_parameters.get("restore_command").is_some_and(|command| !command.is_empty()) {

@@ -37,12 +37,19 @@ pub struct Credentials {
     /// libpq's options passed through: `sslmode`, `sslcert`, `sslkey`, `sslrootcert`, `sslcrl`, `gssencmode`,
     /// `channel_binding`, ...
     pub options: BTreeMap<String, String>,
+    /// The password of `sslkey`.
+    pub sslpassword: Option<Secret>,
 }
 
 impl Credentials {
     /// A role without any libpq options.
     pub fn new(username: &str, password: Option<&str>) -> Self {
-        Self { username: username.to_owned(), password: password.map(Secret::new), options: BTreeMap::new() }
+        Self {
+            username: username.to_owned(),
+            password: password.map(Secret::new),
+            options: BTreeMap::new(),
+            sslpassword: None,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use pgherd_raft::model::Epoch;
 
-use super::conf::{self, Role};
+use super::conf::{self, Role, TOOL_SERVICE};
 use super::error::PgError;
 use super::files::{self, blocking};
 use super::layout::{Layout, Marker};
@@ -248,25 +248,38 @@ fn merge_pgpass(present: &str, line: &str) -> String {
 
 /// A password file for the run of one program, removed afterwards.
 #[derive(Debug)]
-pub(super) struct ToolPassfile(std::path::PathBuf);
+pub(super) struct ToolPassfile {
+    path: std::path::PathBuf,
+    service: std::path::PathBuf,
+}
 
 impl ToolPassfile {
     /// Writes it; the host is not compared, as the file is for one connection string only.
     pub(super) fn new(layout: &Layout, credentials: &Credentials) -> Result<Self, PgError> {
         let path = layout.tool_pgpass();
         files::write(&path, &pgpass_line(credentials, "*", None).unwrap_or_default())?;
-        Ok(Self(path))
+        let service = layout.tool_service();
+        if let Some(word) = &credentials.sslpassword {
+            files::write(&service, &format!("[{TOOL_SERVICE}]\nsslpassword={}\n", word.expose()))?;
+        }
+        Ok(Self { path, service })
+    }
+
+    /// For `PGSERVICEFILE`.
+    pub(super) fn service(&self) -> &std::path::Path {
+        &self.service
     }
 
     pub(super) fn path(&self) -> &std::path::Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for ToolPassfile {
     fn drop(&mut self) {
         // It is private and is overwritten by the next run if it stays.
-        files::remove(&self.0).ok();
+        files::remove(&self.path).ok();
+        files::remove(&self.service).ok();
     }
 }
 

@@ -12,6 +12,8 @@ const NOT_FROM_CRATE: &[(&str, &[&str])] = &[
     ("telemetry", &["ha", "postgres", "guard", "agent", "api", "cli", "daemon"]),
     ("shutdown", &["ha", "postgres", "guard", "agent", "api", "cli", "daemon"]),
     ("metrics", &["postgres", "guard", "cli", "daemon"]),
+    ("tls", &["ha", "postgres", "guard", "agent", "api", "cli", "daemon"]),
+    ("http_client", &["ha", "postgres", "guard", "agent", "api", "cli", "daemon"]),
 ];
 
 /// Crates that only some directories may name: (crate, directories, reason).
@@ -24,6 +26,8 @@ const CRATES: &[(&str, &[&str], &str)] = &[
     ("pgherd_raft", &["raft/", "witness/", "src/"], "storage knows nothing of pgherd"),
     ("pgherd", &["src/"], "arrows point down"),
     ("tokio_postgres", &["src/postgres/"], "only src/postgres talks to PostgreSQL"),
+    ("rustls", &["raft/", "src/tls/"], "who is believed is decided in one place"),
+    ("tokio_rustls", &["raft/", "src/tls/"], "who is believed is decided in one place"),
     ("axum", &["src/api/", "src/web/", "src/daemon"], "only the API serves HTTP"),
 ];
 

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! `partner_addrs` may be empty where the data nodes list the witness: they invite it. With several clusters it holds the
-//! nodes of all of them, or none. Scopes are listed and not taken on as somebody asks for them: until peers prove who
-//! they are, whoever reaches the port could make stores here without end, and a mistyped scope would find a voter.
+//! nodes of all of them, or none. All of them have the witness' `raft.password`: a port has one. Scopes are listed and not
+//! taken on as somebody asks for them: whoever may speak could make stores here without end, and a mistyped scope would
+//! find a voter.
 //!
 //! Owns what its keys mean. Promises: all mistakes of a file at once, each with key, place and cure.
 

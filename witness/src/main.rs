@@ -12,7 +12,7 @@ use pgherd_raft::again::StartAgain;
 use pgherd_raft::config::process_environment;
 use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
 use pgherd_raft::model::{Member, MemberKind, Tags};
-use pgherd_raft::{Group, PeerServer, telemetry};
+use pgherd_raft::{Group, PeerSecurity, PeerServer, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -62,7 +62,8 @@ fn witness(arguments: &Arguments) -> anyhow::Result<()> {
 async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let server = PeerServer::bind(&bind_addr(&config)).await?;
+    let security = PeerSecurity::of(&config.raft)?;
+    let server = PeerServer::bind_secured(&bind_addr(&config), security).await?;
     let mut groups = Vec::new();
     let mut ends = JoinSet::new();
     for scope in &config.scopes {

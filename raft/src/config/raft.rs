@@ -18,14 +18,17 @@ pub struct Raft {
     pub data_dir: PathBuf,
     /// Other members to find the group by.
     pub partner_addrs: Vec<HostPort>,
-    /// No effect yet.
+    /// Who has it may speak on the peers' port, and nobody else.
     pub password: Option<Secret>,
-    /// The operator knows that the peers' port is open to whoever reaches it.
+    /// The operator knows that without a password the peers' port is open to whoever reaches it.
     pub insecure: bool,
 }
 
 /// A group of more members is not sensible, and each partner costs a connection.
 const MAX_PARTNERS: usize = 64;
+
+/// Fewer characters can be guessed, even where each guess takes a quarter of a second.
+const GOOD_PASSWORD: usize = 16;
 
 /// Reads the section; `default_store` is where the store is when `data_dir` does not say so.
 /// None when something is missing or wrong; a missing store alone is not reported, since its default follows from
@@ -46,15 +49,7 @@ pub fn read_raft(mut section: Section<'_>, default_store: Option<PathBuf>) -> Op
     };
     let insecure = section.boolean("insecure").unwrap_or(false);
     let password = section.secret("password");
-    if password.is_some() {
-        let place = section.value_place("password");
-        section.report.warning(
-            &section.key("password"),
-            &place,
-            "has no effect yet: the peers' port is neither encrypted nor authenticated",
-            "keep the peers' port in a network which only the cluster's nodes can reach",
-        );
-    }
+    let password = password.filter(|password| check_password(&section, password));
     section.meaningless(
         &[
             "min_timeout",
@@ -75,7 +70,7 @@ pub fn read_raft(mut section: Section<'_>, default_store: Option<PathBuf>) -> Op
             "add it, or `partner_addrs`: without both there is no group to found or join",
         );
     }
-    if !insecure {
+    if !insecure && section.get("password").is_none() {
         refuse_open_network(&mut section, self_addr.as_ref(), bind_addr.as_ref(), &partner_addrs);
     }
     section.close();
@@ -102,7 +97,22 @@ fn partners(section: &mut Section<'_>) -> Vec<HostPort> {
     found
 }
 
-/// Until peers prove who they are, whoever reaches the port can vote and grant the lease.
+/// Whoever connects can try passwords at leisure; false: it is none.
+fn check_password(section: &Section<'_>, password: &Secret) -> bool {
+    let (key, place) = (section.key("password"), section.value_place("password"));
+    let length = password.expose().chars().count();
+    let cure =
+        "write a random one, for example the output of `openssl rand -hex 24`, and the same on all members";
+    if length == 0 {
+        section.report.error(&key, &place, "is empty", cure);
+    } else if length < GOOD_PASSWORD {
+        let what = "is short: whoever reaches the peers' port can find it out by trying";
+        section.report.warning(&key, &place, what, cure);
+    }
+    length > 0
+}
+
+/// Without a password whoever reaches the port can vote and grant the lease.
 fn refuse_open_network(
     section: &mut Section<'_>,
     self_addr: Option<&HostPort>,
@@ -124,8 +134,9 @@ fn refuse_open_network(
     section.report.error(
         &section.key(key),
         &place,
-        "is not a loopback address, and the peers' port is not secured yet: whoever reaches it can take part in \
-         the group and decide who is primary",
-        "add `insecure: true` below `raft` if only the cluster's nodes can reach this network, or use 127.0.0.1",
+        "is not a loopback address, and there is no `raft.password`: whoever reaches the peers' port can take part \
+         in the group and decide who is primary",
+        "add the same `password` below `raft` on all members, or `insecure: true` if only the cluster's nodes can reach \
+         this network",
     );
 }

@@ -9,7 +9,7 @@ use super::marks::Marks;
 use super::node::Node;
 use super::view::CallError;
 use crate::model::Member;
-use crate::network::{CallFailure, Kind, Peers, Target};
+use crate::network::{CallFailure, Kind, PeerSecurity, Peers, Target};
 
 /// The members as this node has applied them.
 pub(super) fn members(node: &Node) -> Vec<Member> {
@@ -20,8 +20,13 @@ pub(super) fn members(node: &Node) -> Vec<Member> {
 ///
 /// # Errors
 /// Nobody answers there within `limit`, or the cluster is not served there.
-pub async fn ask_members(scope: &str, addr: &str, limit: Duration) -> Result<Vec<Member>, CallError> {
-    let peers = Peers::new(scope, Arc::new(Marks::stranger()), &Handle::current());
+pub async fn ask_members(
+    scope: &str,
+    addr: &str,
+    security: &PeerSecurity,
+    limit: Duration,
+) -> Result<Vec<Member>, CallError> {
+    let peers = Peers::new(scope, Arc::new(Marks::stranger()), security.clone(), &Handle::current());
     let target = Target { addr: addr.to_owned(), id: None };
     peers.call(&target, None, Kind::Members, &(), limit).await.map_err(|failure| {
         let (addr, reason) = (addr.to_owned(), failure.to_string());

@@ -270,7 +270,7 @@ async fn start(port: Arc<Shared>, config: GroupConfig) -> Result<Group, StartErr
     let marks = Arc::new(Marks::new(store.clone(), applied.clone()));
     let identity = Arc::new(GroupIdentity::default());
     identity.follow(applied.clone());
-    let peers = || Arc::new(Peers::new(&config.scope, Arc::clone(&marks), port.runtime()));
+    let peers = || Arc::new(Peers::new(&config.scope, Arc::clone(&marks), port.security(), port.runtime()));
     let messages = peers();
     let network = ConsensusNetwork {
         messages: Arc::clone(&messages),

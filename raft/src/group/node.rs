@@ -63,7 +63,7 @@ pub(crate) struct Node {
     pub(crate) heard: Mutex<Option<BootTime>>,
     pub(crate) stop: CancellationToken,
     /// The port's threads, on which all tasks run.
-    port: Arc<Shared>,
+    pub(crate) port: Arc<Shared>,
     tasks: Mutex<JoinSet<()>>,
 }
 

@@ -14,8 +14,10 @@ use crate::lease::{Holder, Licence};
 use crate::model::{
     Basis, Incarnation, Member, MemberKind, Outcome, PostgresAddr, Revision, Session, SystemIdentifier, Tags,
 };
-use crate::network::{Answer, Envelope, Handler};
+use crate::network::{Answer, Envelope, Handler, PeerSecurity};
 use crate::renewer::{LicenceSink, Renewer};
+
+mod secured;
 
 /// No condition of these tests takes longer on a busy machine.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -180,9 +182,14 @@ async fn one_member_founds_alone_and_licenses_itself() {
     assert_eq!(licence.epoch, Epoch(1));
     assert!(licence.deadline > clock::now());
     assert_eq!(one.group.read().await.expect("reads").lease.holder(), Some(one.group.id()));
-    let known = ask_members("demo", &one.addr(), LIMIT).await.expect("an answer to a stranger");
+    let known = ask_members("demo", &one.addr(), &PeerSecurity::none(), LIMIT)
+        .await
+        .expect("an answer to a stranger");
     assert_eq!(known, [member("node0", &one.addr())]);
-    assert!(matches!(ask_members("other", &one.addr(), LIMIT).await, Err(CallError::Refused { .. })));
+    assert!(matches!(
+        ask_members("other", &one.addr(), &PeerSecurity::none(), LIMIT).await,
+        Err(CallError::Refused { .. })
+    ));
     renewer.shutdown();
     one.stop().await;
 }
@@ -876,7 +883,12 @@ async fn a_voter_that_was_put_back_promises_nothing_before_it_has_asked() {
     let (before, floor) = (store.mark(), store.floor());
 
     // Somebody who remembers nothing asks it for everything.
-    let stranger = Peers::new("demo", Arc::new(Marks::stranger()), &tokio::runtime::Handle::current());
+    let stranger = Peers::new(
+        "demo",
+        Arc::new(Marks::stranger()),
+        PeerSecurity::none(),
+        &tokio::runtime::Handle::current(),
+    );
     let target = crate::network::Target { addr: addr.clone(), id: Some(former) };
     let kinds = [
         Kind::Append,

@@ -15,6 +15,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::envelope::{Answer, CALL_PATH, Envelope, Kind, MAX_MESSAGE_BYTES, PROTO, decode, encode};
+use super::security::PeerSecurity;
 use crate::group::Marks;
 use crate::model::{GroupId, MemberId};
 
@@ -57,13 +58,15 @@ pub(crate) struct Peers {
     scope: String,
     marks: Arc<Marks>,
     channels: Mutex<BTreeMap<String, Channel>>,
+    security: PeerSecurity,
     /// Where the connections live, whoever calls.
     runtime: Handle,
 }
 
 impl Peers {
-    pub(crate) fn new(scope: &str, marks: Arc<Marks>, runtime: &Handle) -> Self {
-        Self { scope: scope.to_owned(), marks, channels: Mutex::default(), runtime: runtime.clone() }
+    pub(crate) fn new(scope: &str, marks: Arc<Marks>, security: PeerSecurity, runtime: &Handle) -> Self {
+        let (scope, runtime) = (scope.to_owned(), runtime.clone());
+        Self { scope, marks, channels: Mutex::default(), security, runtime }
     }
 
     /// Asks and waits for the answer, `limit` at most.
@@ -156,7 +159,10 @@ impl Peers {
             .keep_alive_timeout(KEEPALIVE.1)
             .keep_alive_while_idle(true);
         let _within = self.runtime.enter();
-        let channel = endpoint.connect_lazy();
+        let channel = match self.security.connector() {
+            Some(connector) => endpoint.connect_with_connector_lazy(connector),
+            None => endpoint.connect_lazy(),
+        };
         channels.insert(addr.to_owned(), channel.clone());
         Ok(channel)
     }

@@ -6,8 +6,11 @@
 mod client;
 mod consensus;
 mod envelope;
+mod incoming;
+mod security;
 mod server;
 
+pub use security::{PeerSecurity, SecurityError};
 pub use server::PeerServer;
 
 pub(crate) use client::{CallFailure, Peers, Target};

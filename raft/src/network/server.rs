@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, http};
 use tonic::server::{NamedService, UnaryService};
-use tonic::transport::server::{Server, TcpIncoming};
+use tonic::transport::server::Server;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
 use super::envelope::{Answer, CALL_PATH, Envelope, MAX_MESSAGE_BYTES, PROTO};
+use super::incoming::incoming;
+use super::security::PeerSecurity;
 use crate::group::StartError;
 use crate::listener::listen;
 
@@ -57,6 +59,7 @@ pub struct PeerServer {
 /// What the listener and the clusters have in common.
 pub(crate) struct Shared {
     routes: Arc<Routes>,
+    security: PeerSecurity,
     /// None only while it is dropped.
     runtime: Option<Runtime>,
     handle: Handle,
@@ -72,6 +75,11 @@ impl Shared {
     /// The threads of the peers' port.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.handle
+    }
+
+    /// How calls to others are secured: like the port itself.
+    pub(crate) fn security(&self) -> PeerSecurity {
+        self.security.clone()
     }
 
     /// From now on questions about this scope go to the handler, unless the scope is served already.
@@ -101,8 +109,13 @@ impl fmt::Debug for PeerServer {
 }
 
 impl PeerServer {
-    /// Listens on `host:port`; a host of `*` is every address.
+    /// Listens on `host:port`; a host of `*` is every address. Whoever reaches it may speak.
     pub async fn bind(addr: &str) -> Result<Self, StartError> {
+        Self::bind_secured(addr, PeerSecurity::none()).await
+    }
+
+    /// The same for who is secured in the same way.
+    pub async fn bind_secured(addr: &str, security: PeerSecurity) -> Result<Self, StartError> {
         let failed = |source: std::io::Error| {
             let addr = addr.to_owned();
             if source.kind() == std::io::ErrorKind::AddrInUse {
@@ -119,7 +132,12 @@ impl PeerServer {
             .map_err(failed)?;
         let handle = runtime.handle().clone();
         let routes = Arc::new(Routes::default());
-        let shared = Arc::new(Shared { routes: Arc::clone(&routes), runtime: Some(runtime), handle });
+        let shared = Arc::new(Shared {
+            routes: Arc::clone(&routes),
+            security: security.clone(),
+            runtime: Some(runtime),
+            handle,
+        });
         let mut binding = JoinSet::new();
         let wanted = addr.to_owned();
         let bind = async move {
@@ -136,7 +154,7 @@ impl PeerServer {
         let local_addr = listener.local_addr().map_err(failed)?;
         let stop = CancellationToken::new();
         let mut task = JoinSet::new();
-        task.spawn_on(serve(listener, Listener { routes }, stop.clone()), shared.runtime());
+        task.spawn_on(serve(listener, security, Listener { routes }, stop.clone()), shared.runtime());
         Ok(Self { local_addr, shared, stop, task: Mutex::new(task) })
     }
 
@@ -180,7 +198,7 @@ impl Drop for Route {
     }
 }
 
-async fn serve(listener: TcpListener, service: Listener, stop: CancellationToken) {
+async fn serve(listener: TcpListener, security: PeerSecurity, service: Listener, stop: CancellationToken) {
     let served = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_max_pending_accept_reset_streams(Some(GIVEN_UP_QUESTIONS))
@@ -188,10 +206,7 @@ async fn serve(listener: TcpListener, service: Listener, stop: CancellationToken
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            stop.cancelled_owned(),
-        )
+        .serve_with_incoming_shutdown(incoming(listener, &security), stop.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!("the peers' port ended: {error}");

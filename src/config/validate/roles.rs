@@ -63,7 +63,6 @@ fn credentials(mut section: Section<'_>, default: Option<&str>) -> Option<Creden
     let sslpassword = section.secret("sslpassword");
     let options =
         CONNECTION_OPTIONS.iter().filter_map(|key| Some(((*key).to_owned(), section.text(key)?))).collect();
-    section.without_effect_yet(&["sslpassword"]);
     section.close();
     Some(Credentials { username: username?, password, options, sslpassword })
 }

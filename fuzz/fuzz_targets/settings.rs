@@ -1,0 +1,4 @@
+//! `cargo +nightly fuzz run settings`: the body is in `src/fuzzing.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| pgherd::fuzzing::run("settings", data));
