@@ -17,8 +17,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::agent::{
-    Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot,
-    operations::Reload, watchdog_of,
+    Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot, watchdog_of,
 };
 use crate::api::{self, ApiState, MemberClient};
 use crate::config::{BootstrapMethod, Config, Source, reload_channel};
@@ -78,12 +77,9 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
         data_dir: config.postgresql.data_dir.clone(),
         exe: std::env::current_exe().context("cannot find this program's own file")?,
         policy,
+        reload,
         watchdog: watchdog_of(&config),
         fencing,
-        reload: Reload(Box::new(move || {
-            let reload = reload.clone();
-            Box::pin(async move { reload.reload().await })
-        })),
     };
     let (agent, view) = Agent::new(parts, incarnation()?).await;
     let state = ApiState {

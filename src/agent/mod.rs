@@ -34,7 +34,7 @@ use pgherd_raft::model::{Epoch, Incarnation, Member, MemberId};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ReloadRequests};
 use crate::guard::{News, WatchdogConfig};
 use crate::ha::{self, Closes, Decision, Observation, PostgresFacts, Rule};
 use crate::postgres::Postgres;
@@ -83,12 +83,12 @@ pub struct Parts {
     pub exe: PathBuf,
     /// The settings as decisions need them.
     pub policy: PolicySource,
+    /// Has the configuration read again.
+    pub reload: ReloadRequests,
     /// The watchdog device behind the guard; none: there is none.
     pub watchdog: Option<WatchdogConfig>,
     /// The operator's command which cuts a silent primary off.
     pub fencing: Option<FencingCommand>,
-    /// Reads the configuration again.
-    pub reload: operations::Reload,
 }
 
 /// Why the agent ended.
@@ -145,14 +145,13 @@ pub struct Agent {
 
 impl Agent {
     /// An agent and the receiver of what it publishes, beginning with a first look at everything.
-    pub async fn new(mut parts: Parts, incarnation: Incarnation) -> (Self, watch::Receiver<Arc<View>>) {
+    pub async fn new(parts: Parts, incarnation: Incarnation) -> (Self, watch::Receiver<Arc<View>>) {
         let me = parts.group.id();
         let wake = Arc::new(Notify::new());
         let recorder = Recorder::start(parts.group.clone());
         let cut_offs = cut_off::CutOffs::new(parts.fencing.clone(), Arc::clone(&wake));
         let watchdog = watchdog::Watchdog::new(parts.watchdog.clone());
-        let reload = std::mem::replace(&mut parts.reload, operations::no_reload());
-        let (operations, operator) = operations::Operations::new(reload);
+        let (operations, operator) = operations::Operations::new(parts.reload.clone());
         let mut agent = Self {
             parts,
             me,
@@ -260,7 +259,7 @@ impl Agent {
         if self.operations.look(observation) == operations::First::CancelJob {
             self.jobs.cancel().await;
         }
-        let Some(kept) = self.operations.to_keep() else { return };
+        let Some(kept) = self.operations.take_change() else { return };
         let done = tokio::time::timeout(KEEP_LIMIT, self.parts.postgres.keep_restart(kept)).await;
         match done {
             Ok(Ok(())) => {}
@@ -289,8 +288,8 @@ impl Agent {
             () = tokio::time::sleep(pause) => {}
             () = self.wake.notified() => {}
             () = self.parts.group.report_received(), if is_waiting => {}
-            () = self.operations.asked() => {}
             () = self.parts.policy.config_read() => {}
+            () = self.operations.asked() => {}
             _ = changes.changed() => {}
             _ = guard_news => {}
             _ = stop.changed(), if !stopping => {}
@@ -392,7 +391,7 @@ impl Agent {
             let config = Arc::clone(self.parts.policy.config());
             self.follow_config(&config);
         }
-        if !self.parts.policy.take(&settings) && !was_read_again {
+        if !(self.parts.policy.take(&settings) || was_read_again) {
             return;
         }
         match self.parts.postgres.reconfigure(self.parts.policy.postgres()).await {

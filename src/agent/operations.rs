@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
+use crate::config::ReloadRequests;
 use crate::ha::{DataDir, Due, JobKind, Observation, Operation, does_not_match, due, is_paused, word_of};
 pub use crate::ha::{RestartFilters, ScheduledRestart};
 
@@ -67,20 +68,6 @@ pub trait LocalActions: Send + Sync {
     fn reload(&self) -> Answer<'_, Result<(), String>>;
 }
 
-/// Whoever reads the configuration again when asked to.
-pub struct Reload(pub Box<dyn Fn() -> Answer<'static, Result<(), String>> + Send + Sync>);
-
-impl std::fmt::Debug for Reload {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Reload")
-    }
-}
-
-/// Where nobody reads it.
-pub(super) fn no_reload() -> Reload {
-    Reload(Box::new(|| Box::pin(async { Err("the daemon ends".to_owned()) })))
-}
-
 #[derive(Debug)]
 enum Ask {
     Restart(RestartRequest, oneshot::Sender<Result<(), Refused>>),
@@ -93,7 +80,7 @@ enum Ask {
 #[derive(Debug)]
 pub struct Operator {
     asks: mpsc::Sender<Ask>,
-    reload: Reload,
+    reload: ReloadRequests,
 }
 
 impl Operator {
@@ -130,7 +117,7 @@ impl LocalActions for Operator {
     }
 
     fn reload(&self) -> Answer<'_, Result<(), String>> {
-        (self.reload.0)()
+        Box::pin(self.reload.reload())
     }
 }
 
@@ -188,7 +175,7 @@ pub(super) enum First {
 }
 
 impl Operations {
-    pub(super) fn new(reload: Reload) -> (Self, Operator) {
+    pub(super) fn new(reload: ReloadRequests) -> (Self, Operator) {
         let (sender, asks) = mpsc::channel(MOST_WAITING);
         let operations =
             Self { asks, inbox: Vec::new(), restart: None, reinitialize: None, scheduled: None, kept: None };
@@ -375,7 +362,7 @@ impl Operations {
     }
 
     /// What is to be kept from now on, when that has changed.
-    pub(super) fn to_keep(&mut self) -> Option<Option<String>> {
+    pub(super) fn take_change(&mut self) -> Option<Option<String>> {
         let text = self.scheduled.as_ref().and_then(|scheduled| serde_json::to_string(scheduled).ok());
         if text == self.kept {
             return None;

@@ -162,9 +162,7 @@ fn at_least_two_seconds(timeout: Duration) -> Duration {
 }
 
 /// Settings which are kept and change nothing yet.
-const LATER: [&str; 11] = [
-    "primary_stop_timeout",
-    "master_stop_timeout",
+const LATER: [&str; 9] = [
     "max_timelines_history",
     "check_timeline",
     "member_slots_ttl",

@@ -48,14 +48,7 @@ fn patronis_documents_mean_the_same() {
         problems.iter().map(|problem| problem.split_once(": has no effect yet").expect(problem).0).collect();
     assert_eq!(
         without_effect,
-        [
-            "primary_stop_timeout",
-            "member_slots_ttl",
-            "slots",
-            "permanent_slots",
-            "ignore_slots",
-            "standby_cluster"
-        ]
+        ["member_slots_ttl", "slots", "permanent_slots", "ignore_slots", "standby_cluster"]
     );
     assert_eq!(dynamic.ttl, Duration::from_secs(30));
     assert_eq!(dynamic.retry_timeout, Duration::from_secs(10));

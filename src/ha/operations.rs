@@ -97,7 +97,7 @@ pub fn does_not_match(o: &Observation, filters: &RestartFilters) -> Option<Strin
     if let Some(limit) = filters.postgres_version.filter(|limit| version >= *limit) {
         return Some(format!("PostgreSQL {version} is not older than {limit}"));
     }
-    let is_pending = false;
+    let is_pending = !o.postgres.pending_restart.is_empty();
     (filters.restart_pending && !is_pending).then(|| "no restart is pending".to_owned())
 }
 
