@@ -17,9 +17,10 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::agent::{
-    Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, Parts, PolicySource, RenewerSlot, watchdog_of,
+    Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, LocalCheck, Parts, PolicySource, RenewerSlot,
+    watchdog_of,
 };
-use crate::api::{self, ApiState, MemberClient};
+use crate::api::{self, ApiSettings, ApiState, MemberClient};
 use crate::config::{BootstrapMethod, Config, Source, reload_channel};
 use crate::guard::Guard;
 use crate::http_client::{HttpClient, member_settings};
@@ -51,21 +52,16 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let policy = PolicySource::new(configs.subscribe(), major, first.kept_document().await);
     let postgres = Arc::new(Postgres::new(policy.postgres(), postmaster));
     postgres.sift_parameters().await;
-    let api_addr = config.restapi.listen.to_string();
     let tls = ServerTls::load(&config.restapi.tls)?;
     let to_members = to_members(&config)?;
     ensure_free(&config)?;
-    // Before this node joins a group: it would be a member, with a vote, that can never run a PostgreSQL.
-    Guard::refuse_second_daemon(&config.postgresql.data_dir)
-        .await
-        .with_context(|| format!("cannot use the data directory {}", config.postgresql.data_dir.display()))?;
+    refuse_second_daemon(&config.postgresql.data_dir).await?;
     let security = PeerSecurity::of(&config.raft)?;
     let server = PeerServer::bind_secured(&bind_addr(&config)?, security).await?;
     let system_identifier = postgres.system_identifier().await;
     let group = Group::start(&server, group_config(&config, &member, system_identifier)).await?;
     info!("this is {} of {}, node id {}", config.name, config.scope, group.id());
-    let basic = config.restapi.authentication.as_ref();
-    let credentials = basic.map(|basic| (basic.username.as_str(), basic.password.expose()));
+    let parameters = Arc::new(LocalCheck::new(Arc::clone(&postgres)));
     let parts = Parts {
         members: Arc::new(MemberClient::new(member.clone(), to_members)),
         group: group.clone(),
@@ -82,24 +78,28 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
         fencing,
     };
     let (agent, view) = Agent::new(parts, incarnation()?).await;
+    let settings = watch::Sender::new(Arc::new(ApiSettings::of(&config.restapi, tls.is_on()).await));
     let state = ApiState {
         view,
         renewer: Arc::new(move || renewer.facts()),
         intents: Arc::new(group.clone()),
         promises: Arc::new(group.clone()),
-        credentials: credentials.map(|(name, password)| api::Credentials::new(name, password)),
+        actions: agent.operator(),
+        parameters,
+        settings: settings.subscribe(),
         tls: tls.clone(),
     };
-    let api = api::serve(&api_addr, state)?;
+    let api = api::serve(&config.restapi.listen.to_string(), state)?;
     let (stop, stopping) = watch::channel(false);
     let mut signals = JoinSet::new();
+    follow(&mut signals, &configs, tls, settings);
     signals.spawn(wait_for_signals(stop));
-    signals.spawn(follow_certificates(configs.subscribe(), tls));
     signals.spawn(Reread::new(source, configs, reload_queue).run());
-    let ended = agent.run(stopping).await;
+    let ended = Box::pin(agent.run(stopping)).await;
     let phase = group.watch().borrow().phase.clone();
-    let is_member = phase == Phase::Member;
-    if is_member && let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await {
+    if phase == Phase::Member
+        && let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await
+    {
         warn!("this node keeps its vote while it is down: {why}");
     }
     drop(api);
@@ -114,6 +114,17 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
         }
         Ended::Fatal(why) => bail!("{why}"),
     }
+}
+
+/// What follows the configuration while the daemon runs.
+fn follow(
+    tasks: &mut JoinSet<()>,
+    configs: &watch::Sender<Arc<Config>>,
+    tls: ServerTls,
+    settings: watch::Sender<Arc<ApiSettings>>,
+) {
+    tasks.spawn(ApiSettings::follow(configs.subscribe(), tls.is_on(), settings));
+    tasks.spawn(follow_certificates(configs.subscribe(), tls));
 }
 
 /// Reads the certificates again whenever the configuration is read again: they may be others although it is the same.
@@ -174,6 +185,12 @@ fn refuse_custom_bootstrap(config: &Config) -> anyhow::Result<()> {
         ),
         Some(BootstrapMethod::Initdb) | None => Ok(()),
     }
+}
+
+/// Before this node joins a group: it would be a member, with a vote, that can never run a PostgreSQL.
+async fn refuse_second_daemon(data_dir: &Path) -> anyhow::Result<()> {
+    let refused = Guard::refuse_second_daemon(data_dir).await;
+    refused.with_context(|| format!("cannot use the data directory {}", data_dir.display()))
 }
 
 /// The guard names its page by the canonical path, so the directory must be there before the first initdb or copy.

@@ -32,12 +32,11 @@ const fn counter(name: &'static str, help: &'static str) -> Metric {
     Metric { name, kind: Kind::Counter, help, note: None }
 }
 
-/// Version of the daemon as digits: 000100 is 0.1.0.
-pub const VERSION: Metric = gauge("patroni_version", "Version of the daemon, two digits for each part.");
+/// The version of Patroni whose API this is: 040105 is 4.1.5.
+pub const VERSION: Metric =
+    gauge("patroni_version", "Version of Patroni whose API this is, two digits for each part.");
 /// PostgreSQL runs.
 pub const POSTGRES_RUNNING: Metric = gauge("patroni_postgres_running", "1 if PostgreSQL runs, 0 otherwise.");
-/// The same under the name that some dashboards use.
-pub const RUNNING: Metric = gauge("patroni_running", "1 if PostgreSQL runs, 0 otherwise.");
 /// Start of the postmaster.
 pub const POSTMASTER_START_TIME: Metric = gauge(
     "patroni_postmaster_start_time",
@@ -88,6 +87,17 @@ pub const CLUSTER_UNLOCKED: Metric =
 /// Failsafe mode is active.
 pub const FAILSAFE: Metric =
     gauge("patroni_failsafe_mode_is_active", "1 if the failsafe mode is active, 0 otherwise.");
+/// Failsafe mode is on.
+pub const FAILSAFE_ENABLED: Metric =
+    gauge("patroni_failsafe_mode_enabled", "1 if failsafe_mode is set, 0 otherwise.");
+/// This node is on the failsafe list.
+pub const FAILSAFE_MEMBER: Metric =
+    gauge("patroni_failsafe_member", "1 if this node may hold the lease while failsafe is on, 0 otherwise.");
+/// Its place among candidates.
+pub const FAILOVER_PRIORITY: Metric = gauge(
+    "patroni_failover_priority",
+    "The tag failover_priority of this node, 0 if it may not be the primary.",
+);
 /// The timeline.
 pub const TIMELINE: Metric = gauge("patroni_postgres_timeline", "Timeline of PostgreSQL, 0 if not known.");
 /// Last contact with the cluster.
@@ -111,6 +121,8 @@ pub const POSTGRES_STATE: Metric = Metric {
          12=stopped, 13=stop_failed, 14=crashed",
     ),
 };
+/// Version of the daemon as digits: 000100 is 0.1.0.
+pub const OWN_VERSION: Metric = gauge("pgherd_version", "Version of the daemon, two digits for each part.");
 /// This node leads the Raft group.
 pub const RAFT_IS_LEADER: Metric =
     gauge("pgherd_raft_is_leader", "1 if this node is the Raft leader, 0 otherwise.");

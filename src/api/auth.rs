@@ -1,4 +1,4 @@
-//! Who may use the unsafe methods: HTTP Basic with the name and password of `restapi.authentication`.
+//! HTTP Basic with the name and password of `restapi.authentication`.
 
 use std::fmt;
 
@@ -9,6 +9,7 @@ use super::reply::Reply;
 /// A name and a password. Never shown.
 #[derive(Clone)]
 pub struct Credentials {
+    pub(super) username: String,
     /// `Basic ` and the base64 text: what a request's header must be.
     expected: String,
 }
@@ -22,7 +23,7 @@ impl fmt::Debug for Credentials {
 impl Credentials {
     /// From name and password.
     pub fn new(username: &str, password: &str) -> Self {
-        Self { expected: basic(username, password) }
+        Self { username: username.to_owned(), expected: basic(username, password) }
     }
 
     fn matches(&self, given: &[u8]) -> bool {
@@ -45,12 +46,12 @@ pub(super) fn basic(username: &str, password: &str) -> String {
     format!("Basic {}", base64(format!("{username}:{password}").as_bytes()))
 }
 
-/// Refuses with Patroni's codes and texts.
+/// Refuses with Patroni's codes and texts, and its realm, which clients may keep passwords for.
 pub(super) fn check(credentials: Option<&Credentials>, headers: &HeaderMap) -> Result<(), Reply> {
     let Some(credentials) = credentials else { return Ok(()) };
     let refuse = |text: &str| {
         Reply::text(StatusCode::UNAUTHORIZED, text)
-            .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"pgherd\""))
+            .with(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"Patroni\""))
     };
     let given = headers.get(header::AUTHORIZATION).ok_or_else(|| refuse("no auth header received"))?;
     if credentials.matches(given.as_bytes()) { Ok(()) } else { Err(refuse("not authenticated")) }

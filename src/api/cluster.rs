@@ -1,14 +1,20 @@
 //! The document about the whole cluster: `/cluster`.
 
-use pgherd_raft::model::{Lsn, Member, MemberId, MemberKind};
+use std::collections::BTreeMap;
+
+use pgherd_raft::model::{ClusterState, Lsn, Member, MemberId, MemberKind};
 use serde_json::{Map, Value, json};
 
+use super::schedule::iso8601;
 use super::standing::{Standing, SyncRole};
-use super::status::{self, PostgresState};
-use crate::ha::{REPORT_FRESH, advice, is_paused, streams};
+use super::status;
+use crate::ha::{
+    IN_ARCHIVE_RECOVERY, PendingParameter, PostgresState, REPORT_FRESH, STREAMING, ScheduledRestart, advice,
+    is_paused, replication_state,
+};
 
-/// Everybody as this node knows them.
-pub(super) fn document(standing: &Standing) -> Value {
+/// Everybody as this node knows them, and what is agreed on.
+pub(super) fn document(standing: &Standing, agreed: &ClusterState) -> Value {
     let cluster = &standing.view.observation.cluster;
     let mut members: Vec<(MemberId, &Member)> = cluster
         .members
@@ -37,26 +43,37 @@ pub(super) fn document(standing: &Standing) -> Value {
                 .collect::<Vec<_>>(),
         },
     });
+    let Some(object) = document.as_object_mut() else { return document };
     if let Some(advice) = advice(&standing.view.observation)
-        && let Some(object) = document.get_mut("pgherd").and_then(Value::as_object_mut)
+        && let Some(ours) = object.get_mut("pgherd").and_then(Value::as_object_mut)
     {
-        object.insert("warnings".to_owned(), json!([advice]));
+        ours.insert("warnings".to_owned(), json!([advice]));
     }
-    if is_paused(&standing.view.observation)
-        && let Some(object) = document.as_object_mut()
-    {
+    if is_paused(&standing.view.observation) {
         object.insert("pause".to_owned(), json!(true));
+    }
+    if let Some(schedule) = &agreed.scheduled_switchover {
+        let mut shown = json!({ "at": iso8601(schedule.at_ms) });
+        for (key, member) in [("from", schedule.from), ("to", schedule.to)] {
+            if let (Some(member), Some(shown)) = (member, shown.as_object_mut()) {
+                shown.insert(key.to_owned(), json!(agreed.name_of(member)));
+            }
+        }
+        object.insert("scheduled_switchover".to_owned(), shown);
     }
     document
 }
 
 /// What is known of a member's PostgreSQL, of this node or from another one's report.
-struct Known {
+#[derive(Default)]
+struct Known<'a> {
     state: &'static str,
     timeline: Option<u32>,
     /// A standby's positions.
     received: Option<Lsn>,
     replayed: Option<Lsn>,
+    pending_restart: Option<&'a BTreeMap<String, PendingParameter>>,
+    scheduled_restart: Option<&'a ScheduledRestart>,
 }
 
 fn row(standing: &Standing, id: MemberId, member: &Member) -> Value {
@@ -85,6 +102,13 @@ fn row(standing: &Standing, id: MemberId, member: &Member) -> Value {
     if let Some(timeline) = known.timeline {
         put("timeline", json!(timeline));
     }
+    if let Some(pending) = known.pending_restart.filter(|pending| !pending.is_empty()) {
+        put("pending_restart", json!(true));
+        put("pending_restart_reason", status::pending(pending));
+    }
+    if let Some(schedule) = known.scheduled_restart {
+        put("scheduled_restart", status::restart(schedule));
+    }
     if !member.tags.0.is_empty() {
         put("tags", status::tags(&member.tags));
     }
@@ -103,37 +127,45 @@ fn row(standing: &Standing, id: MemberId, member: &Member) -> Value {
     Value::Object(row)
 }
 
-fn own(standing: &Standing) -> Known {
-    let state = PostgresState::of(standing);
-    let control = standing.view.observation.postgres.control.of_any_age();
-    let Some(server) = standing.server() else {
-        let timeline = control.map(|control| control.timeline.0);
-        return Known { state: state.as_str(), timeline, received: None, replayed: None };
-    };
-    let replication = status::replication_state(server).filter(|_| state == PostgresState::Running);
+fn own(standing: &Standing) -> Known<'_> {
+    let observation = &standing.view.observation;
+    let state = PostgresState::of(observation);
+    let server = standing.server();
+    let how = server.and_then(replication_state).filter(|_| state == PostgresState::Running);
+    let control = observation.postgres.control.of_any_age();
+    let timeline = server.map(|server| server.position.timeline).or(control.map(|control| control.timeline));
     Known {
-        state: replication.filter(|_| streams(server)).unwrap_or(state.as_str()),
-        timeline: Some(server.position.timeline.0),
-        received: Some(server.position.lsn),
-        replayed: server.replayed,
+        state: how.unwrap_or(state.as_str()),
+        timeline: timeline.map(|timeline| timeline.0),
+        received: server.map(|server| server.position.lsn),
+        replayed: server.and_then(|server| server.replayed),
+        pending_restart: Some(&observation.postgres.pending_restart),
+        scheduled_restart: observation.scheduled_restart.as_ref(),
     }
 }
 
-fn reported(standing: &Standing, id: MemberId) -> Known {
+fn reported(standing: &Standing, id: MemberId) -> Known<'_> {
     let observation = &standing.view.observation;
-    let silent = |state| Known { state, timeline: None, received: None, replayed: None };
     if observation.cluster.leaving.contains(&id) {
-        return silent(PostgresState::Stopped.as_str());
+        return Known { state: PostgresState::Stopped.as_str(), ..Known::default() };
     }
-    let Some(report) = observation.report(id, REPORT_FRESH) else { return silent("unreachable") };
-    let state = PostgresState::of_word(&report.state, report.is_running);
-    let is_streaming = report.is_streaming && state == PostgresState::Running;
+    let Some(report) = observation.report(id, REPORT_FRESH) else {
+        return Known { state: "unreachable", ..Known::default() };
+    };
+    let how = match (report.is_streaming, report.in_archive_recovery) {
+        (true, _) => Some(STREAMING),
+        (false, true) => Some(IN_ARCHIVE_RECOVERY),
+        (false, false) => None,
+    };
+    let how = how.filter(|_| report.postgres == PostgresState::Running);
     let position = report.position;
     Known {
-        state: if is_streaming { "streaming" } else { state.as_str() },
+        state: how.unwrap_or(report.postgres.as_str()),
         timeline: position.map(|position| position.timeline.0),
         received: position.map(|position| position.lsn),
         replayed: report.replayed,
+        pending_restart: Some(&report.pending_restart),
+        scheduled_restart: report.scheduled_restart.as_ref(),
     }
 }
 

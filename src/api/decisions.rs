@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use pgherd_raft::model::{MAX_EVENTS, RecordedEvent};
 use serde_json::{Value, json};
 
-use super::health::parameters;
-use super::reply::Reply;
+use super::query::Query;
+use super::reply::{Reply, shown};
 use super::standing::Standing;
 use crate::ha;
 
@@ -22,7 +22,7 @@ struct Range {
 }
 
 /// The recorded events by time, the newest last.
-pub(super) fn list(standing: &Standing, query: &str) -> Reply {
+pub(super) fn list(standing: &Standing, query: &Query) -> Reply {
     let range = match range(query) {
         Ok(range) => range,
         Err(why) => return Reply::text(StatusCode::BAD_REQUEST, why),
@@ -61,17 +61,18 @@ fn rfc3339(at_ms: u64) -> Option<String> {
     Some(time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
 }
 
-fn range(query: &str) -> Result<Range, String> {
+fn range(query: &Query) -> Result<Range, String> {
     let mut range = Range { since_ms: 0, until_ms: u64::MAX, limit: MAX_EVENTS };
-    for (key, value) in parameters(query) {
-        match key.as_str() {
-            "since" => range.since_ms = moment(&key, &value)?,
-            "until" => range.until_ms = moment(&key, &value)?,
+    for (key, value) in query.iter() {
+        match key {
+            "since" => range.since_ms = moment(key, value)?,
+            "until" => range.until_ms = moment(key, value)?,
             "limit" => {
                 let limit = value.parse::<usize>().ok().filter(|limit| *limit > 0);
-                range.limit = limit.ok_or(format!("limit={value}: give a number of events, at least 1"))?;
+                range.limit =
+                    limit.ok_or(format!("limit={}: give a number of events, at least 1", shown(value)))?;
             }
-            _ => return Err(format!("unknown parameter {key}: give since, until or limit")),
+            _ => return Err(format!("unknown parameter {}: give since, until or limit", shown(key))),
         }
     }
     Ok(range)
@@ -81,8 +82,9 @@ fn range(query: &str) -> Result<Range, String> {
 fn moment(key: &str, value: &str) -> Result<u64, String> {
     let wrong = || {
         format!(
-            "{key}={value}: give a time such as 2026-11-20T17:02:00Z or 2026-11-20T18:02:00+01:00 \
-             (a plus sign is %2B in a URL), or seconds since 1970"
+            "{key}={}: give a time such as 2026-11-20T17:02:00Z or 2026-11-20T18:02:00+01:00 \
+             (a plus sign is %2B in a URL), or seconds since 1970",
+            shown(value)
         )
     };
     if let Ok(seconds) = value.parse::<u64>() {
@@ -93,16 +95,16 @@ fn moment(key: &str, value: &str) -> Result<u64, String> {
 }
 
 /// Who would take over if `member` died at this moment.
-pub(super) fn what_if(standing: &Standing, query: &str) -> Reply {
-    let names: Vec<(String, String)> = parameters(query).collect();
+pub(super) fn what_if(standing: &Standing, query: &Query) -> Reply {
+    let names: Vec<(&str, &str)> = query.iter().collect();
     let [(key, name)] = names.as_slice() else {
         return Reply::text(StatusCode::BAD_REQUEST, "give one member: /what-if?member=NAME");
     };
-    if key != "member" || name.is_empty() {
+    if *key != "member" || name.is_empty() {
         return Reply::text(StatusCode::BAD_REQUEST, "give one member: /what-if?member=NAME");
     }
     match ha::what_if(&standing.view.observation, name) {
         Some(forecast) => Reply::json(StatusCode::OK, &forecast),
-        None => Reply::text(StatusCode::NOT_FOUND, format!("{name} is not a member of the cluster")),
+        None => Reply::text(StatusCode::NOT_FOUND, format!("{} is not a member of the cluster", shown(name))),
     }
 }

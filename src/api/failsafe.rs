@@ -5,7 +5,6 @@
 //! status 200 with a header that repeats what was promised: whoever answers 200 to everything promised nothing.
 
 use std::fmt;
-use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -18,11 +17,10 @@ use pgherd_raft::lease::{FailsafeQuestion, FailsafeRefusal};
 use pgherd_raft::model::{Member, MemberKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
 
-use super::Shared;
 use super::reply::Reply;
 use super::standing::Standing;
+use super::{Shared, body};
 use crate::agent::AskMember;
 use crate::http_client::HttpClient;
 
@@ -32,8 +30,6 @@ const PROMISED: HeaderName = HeaderName::from_static("pgherd-promise");
 const LSN: HeaderName = HeaderName::from_static("lsn");
 /// The most bytes of a question: it has the positions of some slots.
 const MAX_BODY: usize = 64 * 1024;
-/// How long the asker may take to send it.
-const BODY_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who promises.
 pub trait Promises: Send + Sync {
@@ -79,11 +75,9 @@ struct Body {
 /// `POST /failsafe`.
 pub(super) async fn post(shared: Shared, request: Request) -> Reply {
     let bad = |text: String| Reply::text(StatusCode::BAD_REQUEST, text);
-    let body = axum::body::to_bytes(request.into_body(), MAX_BODY);
-    let body = match timeout(BODY_PATIENCE, body).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return bad(format!("the body is incomplete or longer than {MAX_BODY} bytes")),
-        Err(_) => return Reply::text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+    let body = match body::bytes(request, MAX_BODY).await {
+        Ok(body) => body.unwrap_or_default(),
+        Err(refusal) => return refusal,
     };
     let standing = shared.api.standing();
     if standing.view.observation.cluster.failsafe.is_none() {

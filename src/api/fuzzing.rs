@@ -9,7 +9,7 @@ use axum::response::Response;
 use tokio::runtime::Runtime;
 
 use super::testing::{FakeGroup, Fate, protected, state, view};
-use super::{Shared, answer, intent};
+use super::{Shared, answer, operations};
 
 /// Lines: method, path with query, body. Nothing may panic, every answer has a known status, and who does not know the
 /// password changes nothing and does not see it.
@@ -32,7 +32,7 @@ pub(crate) fn http(data: &[u8]) {
         let mut request = axum::extract::Request::new(Body::from(body.clone()));
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri.clone();
-        let shared = Shared { api, operations: intent::Operations::default() };
+        let shared = Shared { api, operations: operations::Operations::default() };
         let (status, said) = runtime.block_on(async { read(answer(State(shared), request).await).await });
         assert!((200..600).contains(&status.as_u16()), "{status}");
         assert!(!said.contains("secret"), "the password is shown");

@@ -1,10 +1,10 @@
-//! Operators' wishes: `POST /switchover` and `POST /failover`.
+//! Operators' wishes: `POST /switchover` and `POST /failover`, `DELETE /switchover`.
 //!
 //! Any member may be asked. It checks the wish against its last view, writes it into the replicated state, and answers
 //! when the state says how it ended. What nobody carried out in time is withdrawn, so that it cannot happen later by
-//! surprise.
+//! surprise. What is for a later time is written as a schedule, and looked at again when it is due.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -13,23 +13,19 @@ use futures_util::future::BoxFuture;
 use pgherd_raft::Group;
 use pgherd_raft::group::{GroupView, Proposed, ReadError};
 use pgherd_raft::model::{
-    ClusterState, Command, EndedIntent, Intent, IntentEnd, MemberId, MemberKind, Outcome, Rejection,
+    ClusterState, Command, EndedIntent, Intent, IntentEnd, MemberId, Outcome, Rejection, ScheduledSwitchover,
 };
-use serde_json::Value;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::info;
 
 use super::reply::Reply;
-use super::{ApiState, Shared};
+use super::wish::{Judged, Word, judge_patiently, read_wish};
+use super::{ApiState, Shared, body};
 use crate::agent::view::View;
-use crate::ha::{Ranking, is_paused, rank};
 
 /// The most bytes of a request's body; a wish needs a hundred.
 const MAX_BODY: usize = 16 * 1024;
-/// How long a client may take to send it.
-const BODY_PATIENCE: Duration = Duration::from_secs(5);
 /// An operation may take twice `loop_wait`, and at least this, as in Patroni.
 const LEAST_PATIENCE: Duration = Duration::from_secs(20);
 /// After an answer of unknown outcome, a wish which was written shows within a few elections.
@@ -61,102 +57,25 @@ impl Intents for Group {
     }
 }
 
-/// Operations go on when the client who asked for them is gone; they end with the server.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Operations {
-    tasks: Arc<Mutex<JoinSet<()>>>,
-}
-
-impl Operations {
-    pub(super) async fn run(&self, operation: impl Future<Output = Reply> + Send + 'static) -> Reply {
-        let (tell, answer) = oneshot::channel();
-        {
-            let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            while tasks.try_join_next().is_some() {}
-            tasks.spawn(async move {
-                let reply = operation.await;
-                if let Err(unheard) = tell.send(reply) {
-                    info!("nobody waits any more for this answer to an operator: {}", unheard.body);
-                }
-            });
-        }
-        let ended = "the daemon ends: the outcome is not known";
-        answer.await.unwrap_or_else(|_| Reply::text(StatusCode::SERVICE_UNAVAILABLE, ended))
-    }
-
-    /// Ends all.
-    pub(super) async fn end(&self) {
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.shutdown().await;
-    }
-}
-
-/// Which of the two was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    Switchover,
-    Failover,
-}
-
-impl Word {
-    fn lower(self) -> &'static str {
-        match self {
-            Self::Switchover => "switchover",
-            Self::Failover => "failover",
-        }
-    }
-
-    fn upper(self) -> &'static str {
-        match self {
-            Self::Switchover => "Switchover",
-            Self::Failover => "Failover",
-        }
-    }
-
-    fn done(self) -> &'static str {
-        match self {
-            Self::Switchover => "switched over",
-            Self::Failover => "failed over",
-        }
-    }
-}
-
-/// The body of a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Wish {
-    leader: Option<String>,
-    candidate: Option<String>,
-    scheduled_at: Option<String>,
-    /// The operator says that the primary is dead.
-    primary_is_dead: bool,
-}
-
-/// Patroni's words for it.
-const NO_GOOD_CANDIDATES: &str = "no good candidates have been found";
-/// How long a candidate may take to be known as fit: a few exchanges of reports.
-const CANDIDATE_PATIENCE: Duration = Duration::from_secs(2);
-
 /// Answers `POST /switchover` and `POST /failover`.
 pub(super) async fn post(shared: Shared, request: Request, word: Word) -> Reply {
-    let body = axum::body::to_bytes(request.into_body(), MAX_BODY);
-    let body = match timeout(BODY_PATIENCE, body).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => return bad(format!("the body is incomplete or longer than {MAX_BODY} bytes")),
-        Err(_) => return Reply::text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
-    };
-    let wish = match read_wish(&body) {
+    let wish = match body::object(request, MAX_BODY).await.and_then(|fields| read_wish(&fields)) {
         Ok(wish) => wish,
         Err(refusal) => return refusal,
     };
+    let (view, judged) = judge_patiently(word, &wish, shared.api.view.clone()).await;
     // As in Patroni, a failover from a named leader is a switchover.
     let word = if wish.leader.is_some() { Word::Switchover } else { word };
-    let (view, judged) = judge_patiently(word, &wish, shared.api.view.clone()).await;
+    let api = shared.api.clone();
     match judged {
-        Ok(intent) => {
+        Ok(Judged::Now(intent)) => {
             info!("an operator asks for a {}: {intent:?}", word.lower());
-            let api = shared.api.clone();
             let patience = LEAST_PATIENCE.max(view.observation.policy.loop_wait * 2);
             shared.operations.run(async move { carry_out(&api, word, intent, patience).await }).await
+        }
+        Ok(Judged::Later(schedule)) => {
+            info!("an operator schedules a switchover: {schedule:?}");
+            shared.operations.run(async move { write_schedule(&api, schedule).await }).await
         }
         Err(refusal) => {
             info!("an operator's {} is refused: {}", word.lower(), refusal.body);
@@ -165,158 +84,44 @@ pub(super) async fn post(shared: Shared, request: Request, word: Word) -> Reply 
     }
 }
 
-fn bad(text: impl Into<String>) -> Reply {
-    Reply::text(StatusCode::BAD_REQUEST, text)
-}
-
-/// The type that the client gave the body does not matter: Patroni's clients send none.
-fn read_wish(body: &[u8]) -> Result<Wish, Reply> {
-    let document: Value =
-        serde_json::from_slice(body).map_err(|source| bad(format!("not JSON: {source}")))?;
-    let Value::Object(fields) = document else { return Err(bad("the body is not a JSON object")) };
-    let text = |key: &str| match fields.get(key) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(bad(format!("{key} is not a string"))),
-    };
-    let candidate = match text("candidate")? {
-        Some(name) => Some(name),
-        None => text("member")?,
-    };
-    let primary_is_dead = match fields.get("primary_is_dead") {
-        None | Some(Value::Null) => false,
-        Some(Value::Bool(says)) => *says,
-        Some(_) => return Err(bad("primary_is_dead is not a boolean")),
-    };
-    Ok(Wish { leader: text("leader")?, candidate, scheduled_at: text("scheduled_at")?, primary_is_dead })
-}
-
-/// A candidate that has just come back is known to be fit a moment later: nobody is refused on a report of before.
-async fn judge_patiently(
-    word: Word,
-    wish: &Wish,
-    mut views: watch::Receiver<Arc<View>>,
-) -> (Arc<View>, Result<Intent, Reply>) {
-    let first = Arc::clone(&views.borrow());
-    let judged = judge(word, wish, &first);
-    if !judged.as_ref().is_err_and(|refusal| refusal.body.contains(NO_GOOD_CANDIDATES)) {
-        return (first, judged);
-    }
-    let fit = views.wait_for(|view| judge(word, wish, view).is_ok());
-    let view = match timeout(CANDIDATE_PATIENCE, fit).await {
-        Ok(Ok(view)) => Arc::clone(&view),
-        Ok(Err(_)) | Err(_) => first,
-    };
-    let judged = judge(word, wish, &view);
-    (view, judged)
-}
-
-/// Patroni's checks in Patroni's order.
-fn judge(word: Word, wish: &Wish, view: &View) -> Result<Intent, Reply> {
-    match word {
-        Word::Failover if wish.candidate.is_none() => {
-            return Err(bad("Failover could be performed only to a specific candidate"));
-        }
-        Word::Failover if wish.scheduled_at.is_some() => return Err(bad("Failover can't be scheduled")),
-        Word::Switchover if wish.leader.is_none() => {
-            return Err(bad("Switchover could be performed only from a specific leader"));
-        }
-        Word::Switchover if wish.leader == wish.candidate => {
-            return Err(bad("Switchover target and source are the same"));
-        }
-        Word::Switchover if wish.primary_is_dead => {
-            return Err(bad("a primary that is dead hands nothing over: ask for a failover"));
-        }
-        Word::Switchover | Word::Failover => {}
-    }
-    if word == Word::Switchover && is_paused(&view.observation) {
-        if wish.scheduled_at.is_some() {
-            return Err(bad("Can't schedule switchover in the paused state"));
-        }
-        if wish.candidate.is_none() {
-            return Err(bad("Switchover is possible only to a specific candidate in a paused state"));
-        }
-    }
-    if let Some(at) = &wish.scheduled_at {
-        return Err(refuse_schedule(at));
-    }
-    let failed = |text: String| Reply::text(StatusCode::PRECONDITION_FAILED, text);
-    let cluster = &view.observation.cluster;
-    let holder = cluster.lease.holder();
-    if word == Word::Switchover
-        && (holder.is_none() || wish.leader != holder.map(|holder| cluster.name_of(holder)))
-    {
-        return Err(failed("leader name does not match".to_owned()));
-    }
-    let ranking = rank(&view.observation, holder);
-    let target = match &wish.candidate {
-        Some(name) => {
-            let known = cluster.member_named(name).filter(|(_, member)| member.kind == MemberKind::Data);
-            let (id, _) = known.ok_or_else(|| failed("candidate does not exists".to_owned()))?;
-            Some(id)
-        }
-        None => None,
-    };
-    if target.is_some() && target == holder {
-        return Err(failed(format!("{} is not possible: the candidate is the leader", word.lower())));
-    }
-    check_candidates(word, view, &ranking, target)?;
-    match (word, holder, target) {
-        (Word::Switchover, Some(from), to) => Ok(Intent::Switchover { from, to }),
-        (_, _, Some(to)) => {
-            Ok(Intent::Failover { to, accepts_loss: false, holder_is_dead: wish.primary_is_dead })
-        }
-        (_, _, None) => Err(bad("Failover could be performed only to a specific candidate")),
-    }
-}
-
-fn check_candidates(
-    word: Word,
-    view: &View,
-    ranking: &Ranking,
-    target: Option<MemberId>,
-) -> Result<(), Reply> {
-    let failed = |text: &str| {
-        Reply::text(StatusCode::PRECONDITION_FAILED, format!("{} is not possible: {text}", word.lower()))
-    };
-    if ranking.candidates.is_empty() && ranking.unfit.is_empty() {
-        return Err(failed("cluster does not have members except leader"));
-    }
-    let fit = match target {
-        Some(id) => ranking.place_of(id).is_some(),
-        None => !ranking.candidates.is_empty(),
-    };
-    if fit {
-        return Ok(());
-    }
-    let reasons: Vec<String> = ranking
-        .unfit
-        .iter()
-        .filter(|unfit| target.is_none_or(|id| id == unfit.id))
-        .map(|unfit| format!("{} {}", view.observation.cluster.name_of(unfit.id), unfit.why))
-        .collect();
-    Err(failed(NO_GOOD_CANDIDATES).because(&reasons.join("; ")))
-}
-
-/// Wrong times are refused as in Patroni; right ones, because there is no schedule yet.
-fn refuse_schedule(at: &str) -> Reply {
-    let unprocessable = |text: &str| Reply::text(StatusCode::UNPROCESSABLE_ENTITY, text);
-    match at.parse::<jiff::Timestamp>() {
-        Ok(time) => {
-            let now = jiff::Timestamp::try_from(pgherd_raft::clock::wall()).unwrap_or_default();
-            if time <= now {
-                return unprocessable("Cannot schedule switchover in the past");
+async fn write_schedule(api: &ApiState, schedule: ScheduledSwitchover) -> Reply {
+    let unavailable = |text: String| Reply::text(StatusCode::SERVICE_UNAVAILABLE, text);
+    let unwritten = || unavailable("failed to write failover key into DCS".to_owned());
+    match api.intents.propose(Command::ScheduleSwitchover { schedule }).await {
+        Proposed::Outcome(Outcome::Applied) => Reply::text(StatusCode::ACCEPTED, "Switchover scheduled"),
+        Proposed::Outcome(Outcome::Rejected(why)) => unwritten().because(&why.to_string()),
+        Proposed::Unknown(why) => match api.intents.read().await {
+            Ok(state) if state.scheduled_switchover == Some(schedule) => {
+                Reply::text(StatusCode::ACCEPTED, "Switchover scheduled")
             }
-            let text = "this version of pgherd cannot schedule a switchover yet; ask again at that time";
-            Reply::text(StatusCode::NOT_IMPLEMENTED, text)
+            Ok(_) => unwritten().because(&why),
+            Err(_) => unavailable(format!("Switchover status unknown: {why}")),
+        },
+    }
+}
+
+/// `DELETE /switchover`. Only what was scheduled when the operator asked is deleted.
+pub(super) async fn cancel(shared: Shared) -> Reply {
+    let unavailable = |why: &str| Reply::text(StatusCode::SERVICE_UNAVAILABLE, why);
+    let state = match shared.api.intents.read().await {
+        Ok(state) => state,
+        Err(why) => return unavailable(&why.to_string()),
+    };
+    let Some(schedule) = state.scheduled_switchover else {
+        return Reply::text(StatusCode::NOT_FOUND, "no switchover is scheduled");
+    };
+    let command = Command::CancelSchedule { at_ms: Some(schedule.at_ms) };
+    match shared.api.intents.propose(command).await {
+        Proposed::Outcome(Outcome::Applied) => {
+            info!("an operator deletes the scheduled switchover");
+            Reply::text(StatusCode::OK, "scheduled switchover deleted")
         }
-        Err(_) if at.parse::<jiff::civil::DateTime>().is_ok() => {
-            bad("Timezone information is mandatory for the scheduled switchover")
+        Proposed::Outcome(Outcome::Rejected(_)) => {
+            Reply::text(StatusCode::CONFLICT, "the scheduled switchover changed meanwhile: ask again")
         }
-        Err(_) => unprocessable(
-            "Unable to parse scheduled timestamp. It should be in an unambiguous format, e.g. ISO 8601",
-        ),
+        Proposed::Unknown(why) => {
+            unavailable(&format!("it is not known whether the scheduled switchover was deleted: {why}"))
+        }
     }
 }
 

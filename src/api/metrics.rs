@@ -4,8 +4,9 @@ use axum::http::StatusCode;
 
 use super::reply::Reply;
 use super::standing::{Standing, SyncRole};
-use super::status::{self, PostgresState};
-use crate::ha::{Server, is_paused, streams};
+use super::status;
+use super::{PATRONI_VERSION, TEXT_FORMAT};
+use crate::ha::{IN_ARCHIVE_RECOVERY, PostgresState, STREAMING, Server, is_paused, replication_state};
 use crate::metrics::{self, Page};
 
 /// The page.
@@ -13,19 +14,18 @@ pub(super) fn page(standing: &Standing) -> Reply {
     let mut page = Page::new(&standing.view.scope, standing.view.member.name.as_str());
     as_patroni(&mut page, standing);
     ours(&mut page, standing);
-    Reply::page(StatusCode::OK, "text/plain", page.into_text())
+    Reply::page(StatusCode::OK, TEXT_FORMAT, page.into_text())
 }
 
 fn as_patroni(page: &mut Page, standing: &Standing) {
     let server = standing.server();
-    let state = PostgresState::of(standing);
+    let state = PostgresState::of(&standing.view.observation);
     let is_running = state == PostgresState::Running;
     let role = status::role(standing);
     let standby = server.filter(|server| server.is_in_recovery);
     let seconds = |text: Option<&str>| text.and_then(epoch_seconds).unwrap_or_default();
-    page.sample(metrics::VERSION, version_digits(env!("CARGO_PKG_VERSION")));
+    page.sample(metrics::VERSION, version_digits(PATRONI_VERSION));
     page.flag(metrics::POSTGRES_RUNNING, is_running);
-    page.flag(metrics::RUNNING, is_running);
     page.sample(metrics::POSTMASTER_START_TIME, seconds(server.map(|server| server.started_at.as_str())));
     page.flag(metrics::PRIMARY, role == "primary");
     let primary = server.filter(|server| !server.is_in_recovery);
@@ -39,14 +39,20 @@ fn as_patroni(page: &mut Page, standing: &Standing) {
     page.sample(metrics::XLOG_REPLAYED_LOCATION, replayed.0);
     page.sample(metrics::XLOG_REPLAYED_TIMESTAMP, seconds(standby.and_then(|s| s.replayed_at.as_deref())));
     page.flag(metrics::XLOG_PAUSED, standby.is_some_and(|server| server.replay_paused));
-    page.flag(metrics::STREAMING, standby.is_some_and(streams));
-    page.flag(metrics::IN_ARCHIVE_RECOVERY, standby.is_some_and(|server| !streams(server)));
+    let how = standby.and_then(replication_state);
+    page.flag(metrics::STREAMING, how == Some(STREAMING));
+    page.flag(metrics::IN_ARCHIVE_RECOVERY, how == Some(IN_ARCHIVE_RECOVERY));
     page.sample(metrics::SERVER_VERSION, server.map_or(0, |server| server.version));
     page.flag(metrics::CLUSTER_UNLOCKED, standing.holder().is_none());
     page.flag(metrics::FAILSAFE, standing.is_failsafe_active());
+    let failsafe = standing.view.observation.cluster.failsafe.as_ref();
+    page.flag(metrics::FAILSAFE_ENABLED, standing.view.observation.policy.failsafe);
+    let is_listed = failsafe.is_some_and(|list| list.contains(&standing.view.observation.me));
+    page.flag(metrics::FAILSAFE_MEMBER, is_listed);
+    page.sample(metrics::FAILOVER_PRIORITY, standing.view.member.tags.failover_priority().max(0));
     page.sample(metrics::TIMELINE, timeline(standing, server));
     page.sample(metrics::DCS_LAST_SEEN, standing.view.consensus_seen.map_or(0, status::unix_seconds));
-    page.flag(metrics::PENDING_RESTART, false);
+    page.flag(metrics::PENDING_RESTART, !standing.view.observation.postgres.pending_restart.is_empty());
     page.flag(metrics::IS_PAUSED, is_paused(&standing.view.observation));
     page.sample(metrics::POSTGRES_STATE, state.number());
 }
@@ -58,6 +64,7 @@ fn timeline(standing: &Standing, server: Option<&Server>) -> u32 {
 
 fn ours(page: &mut Page, standing: &Standing) {
     let observation = &standing.view.observation;
+    page.sample(metrics::OWN_VERSION, version_digits(env!("CARGO_PKG_VERSION")));
     page.flag(metrics::RAFT_IS_LEADER, observation.consensus.is_raft_leader);
     page.flag(metrics::RAFT_HAS_LEADER, observation.consensus.raft_leader.is_some());
     page.sample(metrics::RAFT_TERM, observation.consensus.term);
@@ -80,7 +87,7 @@ fn version_digits(version: &str) -> String {
 
 /// Seconds since the epoch of a time as PostgreSQL prints it.
 fn epoch_seconds(text: &str) -> Option<f64> {
-    let time: jiff::Timestamp = status::with_full_offset(text).parse().ok()?;
+    let time: jiff::Timestamp = status::as_datetime(text).parse().ok()?;
     Some(time.as_duration().as_secs_f64())
 }
 

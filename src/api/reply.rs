@@ -7,6 +7,10 @@ use serde::Serialize;
 
 /// Says why, where the body is Patroni's text to the byte.
 const REASON: HeaderName = HeaderName::from_static("pgherd-reason");
+/// The longest reason: clients limit the length of a header.
+const MAX_REASON: usize = 2048;
+/// So many characters of what a client sent are repeated to it.
+const MAX_SHOWN: usize = 60;
 
 /// A status, a body, and a few headers.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,9 +27,9 @@ impl Reply {
         Self { code, body: String::new(), content_type: None, headers: Vec::new() }
     }
 
-    /// This status when it holds, else 503; no body.
-    pub(super) fn status_only(code: StatusCode, holds: bool) -> Self {
-        Self::code(if holds { code } else { StatusCode::SERVICE_UNAVAILABLE })
+    /// 200 when it holds, else 503; no body.
+    pub(super) fn status_only(holds: bool) -> Self {
+        Self::code(if holds { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE })
     }
 
     /// A JSON document.
@@ -36,9 +40,13 @@ impl Reply {
         }
     }
 
-    /// A sentence. Its type is the one that Patroni sends, although the text holds no markup.
+    /// A sentence. Its type is the one that Patroni sends, although none of Patroni's texts holds markup; a text which
+    /// might be taken for markup (it repeats what a client sent, for example) has the type that it is.
     pub(super) fn text(code: StatusCode, text: impl Into<String>) -> Self {
-        Self { code, body: text.into(), content_type: Some("text/html"), headers: Vec::new() }
+        let body = text.into();
+        let plain = body.contains(['<', '>', '&']);
+        let content_type = if plain { "text/plain; charset=utf-8" } else { "text/html" };
+        Self { code, body, content_type: Some(content_type), headers: Vec::new() }
     }
 
     /// A page of another type.
@@ -48,7 +56,8 @@ impl Reply {
 
     /// With a reason beside the text.
     pub(super) fn because(self, why: &str) -> Self {
-        let line: String = why.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect();
+        let printable = |c: char| if (' '..='~').contains(&c) { c } else { '?' };
+        let line: String = why.chars().take(MAX_REASON).map(printable).collect();
         match HeaderValue::from_str(&line) {
             Ok(value) => self.with(REASON, value),
             Err(_) => self,
@@ -76,5 +85,29 @@ impl IntoResponse for Reply {
         }
         response.headers_mut().extend(self.headers);
         response
+    }
+}
+
+/// What a client sent, to be repeated in a sentence: short, and without control characters.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown: String =
+        text.chars().take(MAX_SHOWN).map(|c| if c.is_control() { '?' } else { c }).collect();
+    if text.chars().nth(MAX_SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_repeated_is_harmless() {
+        assert_eq!(shown("a\u{0}\n\"b"), "a??\"b");
+        assert_eq!(shown(&"x".repeat(70)).chars().count(), 61);
+        let of = |text: &str| Reply::text(StatusCode::BAD_REQUEST, text).content_type;
+        assert_eq!(of("Switchover failed"), Some("text/html"));
+        assert_eq!(of("limit=<script>"), Some("text/plain; charset=utf-8"));
     }
 }

@@ -1,35 +1,30 @@
 //! The HTTP server: its own thread and runtime, so that nothing else of the daemon can delay a health check.
 //!
-//! A slow or half-open client costs a place among [`MAX_CONNECTIONS`] and nothing else: when all are taken, the oldest
-//! connection that carries no operation is closed for the newest.
+//! A slow or half-open client costs a place among the connections and nothing else.
 
-use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::Method;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use pgherd_raft::listener;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, warn};
 
-use super::intent::Operations;
-use super::{ApiState, Shared, router};
+use super::connections::{Connections, InUse};
+use super::operations::Operations;
+use super::{ApiState, Peer, Shared, router};
 use crate::tls::{ServerTls, explain};
 
-/// Connections at a time. Above what health checkers and scrapers of one node need, below the usual limit of 1024 open
-/// files.
-const MAX_CONNECTIONS: usize = 256;
-/// For the handshake of TLS; and from the opening of a connection, or the end of an answer, to the end of the next request's headers.
-const HEADER_PATIENCE: Duration = Duration::from_secs(5);
+/// For the handshake of TLS, and from there to the end of the first request's head.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// From the end of an answer to the end of the next request's head: longer than the usual pause between two checks or
+/// scrapes, since a connection that is closed just when the next one begins looks like a failed check.
+const NEXT_PATIENCE: Duration = Duration::from_secs(75);
 /// The most bytes of a request's head; hyper's least is 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
 /// The pause after a failed `accept` (no file descriptors left, for example).
@@ -137,7 +132,9 @@ async fn accept(listener: tokio::net::TcpListener, state: ApiState, mut stopped:
             _ended = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, _)) => connections.add(stream, tls.clone(), router.clone()),
+            Ok((stream, peer)) => {
+                connections.add(|in_use| converse(stream, peer, tls.clone(), router.clone(), in_use));
+            }
             Err(source) => {
                 warn!("the REST API cannot accept a connection: {source}");
                 connections.make_room();
@@ -146,71 +143,48 @@ async fn accept(listener: tokio::net::TcpListener, state: ApiState, mut stopped:
         }
     }
     operations.end().await;
-    connections.tasks.shutdown().await;
+    connections.shutdown().await;
 }
 
-/// The open connections, the oldest first.
-#[derive(Debug, Default)]
-struct Connections {
-    tasks: JoinSet<()>,
-    open: VecDeque<Connection>,
-}
-
-#[derive(Debug)]
-struct Connection {
-    task: AbortHandle,
-    /// It carries an operation whose answer somebody waits for.
-    is_operating: Arc<AtomicBool>,
-}
-
-impl Connections {
-    fn add(&mut self, stream: TcpStream, tls: ServerTls, router: Router) {
-        while self.tasks.try_join_next().is_some() {}
-        self.open.retain(|connection| !connection.task.is_finished());
-        if self.open.len() >= MAX_CONNECTIONS {
-            self.make_room();
-        }
-        let is_operating = Arc::new(AtomicBool::new(false));
-        let task = self.tasks.spawn(converse(stream, tls, router, Arc::clone(&is_operating)));
-        self.open.push_back(Connection { task, is_operating });
-    }
-
-    fn make_room(&mut self) {
-        let idle = self.open.iter().position(|connection| !connection.is_operating.load(Ordering::Relaxed));
-        if let Some(oldest) = self.open.remove(idle.unwrap_or(0)) {
-            oldest.task.abort();
-        }
-    }
-}
-
-async fn converse(stream: TcpStream, tls: ServerTls, router: Router, is_operating: Arc<AtomicBool>) {
+async fn converse(stream: TcpStream, peer: SocketAddr, tls: ServerTls, router: Router, in_use: InUse) {
     if let Err(source) = stream.set_nodelay(true) {
         debug!("cannot set TCP_NODELAY: {source}");
     }
-    let accepted = match tokio::time::timeout(HEADER_PATIENCE, Box::pin(tls.accept(stream))).await {
+    let accepted = match tokio::time::timeout(FIRST_PATIENCE, Box::pin(tls.accept(stream))).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(source)) => return debug!("a connection to the REST API was refused: {}", explain(&source)),
-        Err(_) => return debug!("a connection to the REST API began no TLS within {HEADER_PATIENCE:?}"),
+        Err(_) => return debug!("a connection to the REST API began no TLS within {FIRST_PATIENCE:?}"),
     };
     let client = accepted.client;
     let answers = TowerToHyperService::new(router);
+    let asking = in_use.clone();
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        asking.asked();
+        request.extensions_mut().insert(Peer(peer));
         if let Some(client) = client {
             request.extensions_mut().insert(client);
         }
-        is_operating.store(
-            matches!(*request.method(), Method::POST | Method::PATCH | Method::PUT),
-            Ordering::Relaxed,
-        );
+        request.extensions_mut().insert(asking.clone());
         answers.call(request)
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_PATIENCE)
+        .header_read_timeout(NEXT_PATIENCE)
         .max_buf_size(MAX_HEAD)
         .half_close(true)
         .serve_connection(TokioIo::new(accepted.stream), service);
-    if let Err(source) = connection.await {
-        debug!("a connection to the REST API ended: {source}");
+    let says_nothing = async {
+        tokio::time::sleep(FIRST_PATIENCE).await;
+        if in_use.has_asked() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = connection => {
+            if let Err(source) = ended {
+                debug!("a connection to the REST API ended: {source}");
+            }
+        }
+        () = says_nothing => debug!("a connection to the REST API asked nothing"),
     }
 }

@@ -3,25 +3,21 @@
 //! A change is read, checked as a whole, and written only over the revision that it was made for; when somebody else was
 //! faster it is made anew on theirs. What has a mistake is not written, and all mistakes are told at once.
 
-use std::time::Duration;
-
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::StatusCode;
 use pgherd_raft::clock;
-use pgherd_raft::config::Severity;
+use pgherd_raft::config::{Problem, Severity};
 use pgherd_raft::group::Proposed;
-use pgherd_raft::model::{ClusterState, Command, MAX_DOCUMENT_BYTES, Outcome, Rejection, Revision};
+use pgherd_raft::model::{
+    ClusterState, Command, MAX_DOCUMENT_BYTES, MAX_SETTINGS_BY_BYTES, Outcome, Rejection, Revision,
+};
 use serde_json::{Map, Value};
-use tokio::time::timeout;
 use tracing::info;
 
 use super::reply::Reply;
-use super::standing::Standing;
-use super::{ApiState, Shared};
+use super::{ApiState, Shared, body};
 use crate::config;
 
-/// How long a client may take to send the body.
-const BODY_PATIENCE: Duration = Duration::from_secs(5);
 /// So often a change is made anew because somebody else was faster.
 const ATTEMPTS: usize = 5;
 /// Keys whose values are secrets, wherever they stand. They belong into the nodes' own files.
@@ -36,64 +32,63 @@ pub(super) enum Way {
     Put,
 }
 
+/// A change that is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) wanted: Map<String, Value>,
+    pub(super) way: Way,
+    /// Who asks for it, for people.
+    pub(super) by: String,
+}
+
 /// `GET /config`.
-pub(super) fn get(standing: &Standing) -> Reply {
-    match parsed(&standing.view.observation.cluster.settings.document) {
+pub(super) fn get(state: &ClusterState) -> Reply {
+    match parsed(&state.settings.document) {
         Some(settings) => Reply::json(StatusCode::OK, &without_secrets(&settings)),
         None => Reply::text(StatusCode::BAD_GATEWAY, "the cluster has no configuration yet"),
     }
 }
 
 /// `PATCH` and `PUT /config`.
-pub(super) async fn change(shared: Shared, request: Request, way: Way) -> Reply {
-    let bad = |text: String| Reply::text(StatusCode::BAD_REQUEST, text);
-    if !has_length(request.headers()) {
-        return Reply::text(StatusCode::LENGTH_REQUIRED, "the length of the body is not given");
-    }
-    let body = axum::body::to_bytes(request.into_body(), MAX_DOCUMENT_BYTES);
-    let body = match timeout(BODY_PATIENCE, body).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(_)) => {
-            return bad(format!("the body is incomplete or longer than {MAX_DOCUMENT_BYTES} bytes"));
+pub(super) async fn change(shared: Shared, request: Request, way: Way, by: String) -> Reply {
+    let wanted = match body::object(request, MAX_DOCUMENT_BYTES).await {
+        Ok(fields) if fields.is_empty() => {
+            return Reply::text(StatusCode::BAD_REQUEST, "the body is an empty object");
         }
-        Err(_) => return Reply::text(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
-    };
-    let wanted = match serde_json::from_slice(&body) {
-        Ok(Value::Object(fields)) if !fields.is_empty() => fields,
-        Ok(Value::Object(_)) => return bad("the body is an empty object".to_owned()),
-        Ok(_) => return bad("the body is not a JSON object".to_owned()),
-        Err(source) => return bad(format!("not JSON: {source}")),
+        Ok(fields) => fields,
+        Err(refusal) => return refusal,
     };
     let api = shared.api.clone();
-    shared.operations.run(async move { write(&api, &wanted, way).await }).await
+    let change = Change { wanted, way, by };
+    shared.operations.run(async move { write(&api, &change).await }).await
 }
 
-fn has_length(headers: &HeaderMap) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    length.is_some_and(|text| text.parse::<u64>().is_ok_and(|length| length > 0))
-}
-
-async fn write(api: &ApiState, wanted: &Map<String, Value>, way: Way) -> Reply {
+/// Makes the change, anew for each revision that somebody else was faster with.
+pub(super) async fn write(api: &ApiState, change: &Change) -> Reply {
     for _ in 0..ATTEMPTS {
         let state = match api.intents.read().await {
             Ok(state) => state,
-            Err(why) => return Reply::text(unwritten(way), why.to_string()),
+            Err(why) => return Reply::text(unwritten(change.way), why.to_string()),
         };
-        let (document, revision) = match next(&state, wanted, way) {
+        let next = match next(&state, change) {
             Ok(Some(next)) => next,
             Ok(None) => return told(&state.settings.document),
             Err(refusal) => return refusal,
         };
+        if let Err(refusal) = ask_postgresql(api, &state, &next, change.way).await {
+            return refusal;
+        }
         let command = Command::SetSettings {
-            expected: revision,
-            document: document.clone(),
-            by: "operator".to_owned(),
+            expected: next.revision,
+            document: next.document.clone(),
+            by: cut(&change.by),
             at_ms: clock::wall_ms(),
         };
         match api.intents.propose(command).await {
             Proposed::Outcome(Outcome::Applied) => {
-                info!("an operator changed the settings of revision {revision}");
-                return told(&document);
+                info!("{} changed the settings of revision {}", change.by, next.revision);
+                let reply = told(&next.document);
+                return if next.warnings.is_empty() { reply } else { reply.because(&next.warnings) };
             }
             // Its own lost answer looks the same: then nothing is left to be changed.
             Proposed::Outcome(Outcome::Rejected(Rejection::Revision { .. })) => {}
@@ -102,11 +97,37 @@ async fn write(api: &ApiState, wanted: &Map<String, Value>, way: Way) -> Reply {
             }
             Proposed::Unknown(why) => {
                 let text = format!("it is not known whether the settings were changed: {why}");
-                return Reply::text(unwritten(way), text);
+                return Reply::text(unwritten(change.way), text);
             }
         }
     }
     Reply::text(StatusCode::CONFLICT, "others changed the settings again and again: ask again")
+}
+
+/// Refuses parameters with which PostgreSQL would not start, as far as it can tell.
+async fn ask_postgresql(api: &ApiState, state: &ClusterState, next: &Next, way: Way) -> Result<(), Reply> {
+    let ask = async |document: &str| match serde_json::from_str(document) {
+        Ok(document) => api.parameters.mistakes(&document).await,
+        Err(_) => Vec::new(),
+    };
+    let mut mistakes = ask(&next.document).await;
+    if !mistakes.is_empty() && way == Way::Patch {
+        // What was wrong before is not this change's.
+        let known = ask(&state.settings.document).await;
+        mistakes.retain(|mistake| !known.contains(mistake));
+    }
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    Err(Reply::text(StatusCode::BAD_REQUEST, mistakes.join("\n")))
+}
+
+fn cut(by: &str) -> String {
+    let mut by = by.to_owned();
+    while by.len() > MAX_SETTINGS_BY_BYTES {
+        by.pop();
+    }
+    by
 }
 
 /// Patroni's code for what could not be written.
@@ -117,89 +138,107 @@ fn unwritten(way: Way) -> StatusCode {
     }
 }
 
-/// The document to write and the revision which it replaces; none: nothing changes.
-fn next(
-    state: &ClusterState,
-    wanted: &Map<String, Value>,
-    way: Way,
-) -> Result<Option<(String, Revision)>, Reply> {
+/// What is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Next {
+    document: String,
+    /// The revision which it replaces.
+    revision: Revision,
+    /// What whoever asked should know.
+    warnings: String,
+}
+
+/// The document to write; none: nothing changes.
+fn next(state: &ClusterState, change: &Change) -> Result<Option<Next>, Reply> {
     let present = parsed(&state.settings.document).filter(|_| state.settings.revision != Revision(0));
-    let document = match (way, &present) {
+    let document = match (change.way, &present) {
         (Way::Patch, None) => {
             let text = "the cluster has no configuration yet";
             return Err(Reply::text(StatusCode::SERVICE_UNAVAILABLE, text));
         }
-        (Way::Patch, Some(present)) => merged(present, wanted),
-        (Way::Put, _) => wanted.clone(),
+        (Way::Patch, Some(present)) => merged(present, &change.wanted),
+        (Way::Put, _) => change.wanted.clone(),
     };
     if present.as_ref() == Some(&document) {
         return Ok(None);
     }
-    let known = present.filter(|_| way == Way::Patch).map(|present| mistakes(&present)).unwrap_or_default();
-    let mut mistakes = mistakes(&document);
     // What was wrong before is not this change's.
-    mistakes.retain(|mistake| !known.contains(mistake));
-    if !mistakes.is_empty() {
-        return Err(Reply::text(StatusCode::BAD_REQUEST, mistakes.join("\n")));
+    let known = present.map(|present| problems(&present)).unwrap_or_default();
+    let mut found = problems(&document);
+    let tolerates = |severity| severity == Severity::Warning || change.way == Way::Patch;
+    found.retain(|(severity, problem)| {
+        !tolerates(*severity) || !known.contains(&(*severity, problem.clone()))
+    });
+    let of = |wanted| {
+        let texts = found.iter().filter(|(severity, _)| *severity == wanted).map(|(_, text)| text.as_str());
+        texts.collect::<Vec<_>>()
+    };
+    let errors = of(Severity::Error);
+    if !errors.is_empty() {
+        return Err(Reply::text(StatusCode::BAD_REQUEST, errors.join("\n")));
     }
-    Ok(Some((Value::Object(document).to_string(), state.settings.revision)))
+    let warnings = of(Severity::Warning).join("; ");
+    let document = Value::Object(document).to_string();
+    Ok(Some(Next { document, revision: state.settings.revision, warnings }))
 }
 
-fn parsed(document: &str) -> Option<Map<String, Value>> {
+pub(super) fn parsed(document: &str) -> Option<Map<String, Value>> {
     match serde_json::from_str(document) {
         Ok(Value::Object(fields)) => Some(fields),
         Ok(_) | Err(_) => None,
     }
 }
 
-/// Objects are merged at every depth, and null removes.
+/// Objects are merged at every depth, and null removes. An object where there was none is taken as it is, with its nulls:
+/// `slots: {name: null}` is a slot.
 fn merged(present: &Map<String, Value>, change: &Map<String, Value>) -> Map<String, Value> {
     let mut merged = present.clone();
     for (key, value) in change {
-        if value.is_null() {
-            merged.shift_remove(key);
-            continue;
-        }
-        let value = match value.as_object() {
-            Some(change) => {
-                let inner = merged.get(key).and_then(Value::as_object).cloned().unwrap_or_default();
-                Value::Object(self::merged(&inner, change))
+        match (merged.get(key), value) {
+            (_, Value::Null) => {
+                merged.shift_remove(key);
             }
-            None => value.clone(),
-        };
-        merged.insert(key.clone(), value);
+            (Some(Value::Object(inner)), Value::Object(change)) => {
+                let inner = self::merged(inner, change);
+                merged.insert(key.clone(), Value::Object(inner));
+            }
+            (_, value) => {
+                merged.insert(key.clone(), value.clone());
+            }
+        }
     }
     merged
 }
 
-/// What is wrong, a sentence each.
-fn mistakes(document: &Map<String, Value>) -> Vec<String> {
+/// What is wrong or worth a word, a sentence each.
+fn problems(document: &Map<String, Value>) -> Vec<(Severity, String)> {
     let (_, problems) = config::parse(&Value::Object(document.clone()));
-    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error);
-    let mut mistakes: Vec<String> = errors.map(ToString::to_string).collect();
-    name_secrets(document, "", &mut mistakes);
-    mistakes
+    let said = |problem: &Problem| (problem.severity, problem.to_string());
+    let mut problems: Vec<(Severity, String)> = problems.iter().map(said).collect();
+    name_secrets(document, "", &mut problems);
+    problems
 }
 
 fn is_secret(key: &str) -> bool {
     SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret))
 }
 
-fn name_secrets(document: &Map<String, Value>, path: &str, mistakes: &mut Vec<String>) {
+fn name_secrets(document: &Map<String, Value>, path: &str, problems: &mut Vec<(Severity, String)>) {
     for (key, value) in document {
         let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
         if is_secret(key) {
-            mistakes.push(format!(
+            let text = format!(
                 "{path}: a password in the settings is shown to everybody; write it into the nodes' configuration files"
-            ));
+            );
+            problems.push((Severity::Error, text));
         } else if let Value::Object(inner) = value {
-            name_secrets(inner, &path, mistakes);
+            name_secrets(inner, &path, problems);
         }
     }
 }
 
 /// What a cluster was founded with may hold a password all the same.
-fn without_secrets(document: &Map<String, Value>) -> Map<String, Value> {
+pub(super) fn without_secrets(document: &Map<String, Value>) -> Map<String, Value> {
     let shown = document.iter().filter(|(key, _)| !is_secret(key)).map(|(key, value)| {
         let value = match value.as_object() {
             Some(inner) => Value::Object(without_secrets(inner)),
@@ -227,18 +266,28 @@ mod tests {
         value.as_object().expect("an object").clone()
     }
 
+    fn change(way: Way, wanted: &Value) -> Change {
+        Change { wanted: fields(wanted), way, by: "admin".to_owned() }
+    }
+
     async fn ask(group: &Arc<FakeGroup>, way: Way, body: Value) -> (u16, String) {
         let api = state(view(3, clock::now()), Arc::clone(group));
-        let reply = write(&api, &fields(&body), way).await;
+        let reply = write(&api, &change(way, &body)).await;
         (reply.code.as_u16(), reply.body)
     }
 
     #[test]
     fn objects_are_merged_and_null_removes() {
-        let present = json!({"ttl": 5, "postgresql": {"parameters": {"a": 1, "b": 2}, "use_slots": true}});
-        let change = json!({"ttl": null, "postgresql": {"parameters": {"a": null, "c": 3}}, "slots": {"x": {"y": null}}});
-        let expected =
-            json!({"postgresql": {"parameters": {"b": 2, "c": 3}, "use_slots": true}, "slots": {"x": {}}});
+        let present =
+            json!({"ttl": 5, "postgresql": {"parameters": {"a": 1, "b": 2}, "use_slots": true}, "pause": 1});
+        let change = json!({
+            "ttl": null, "pause": {"x": null}, "loop_wait": null,
+            "postgresql": {"parameters": {"a": null, "c": 3}}, "slots": {"x": null, "y": {"z": null}},
+        });
+        let expected = json!({
+            "postgresql": {"parameters": {"b": 2, "c": 3}, "use_slots": true}, "pause": {"x": null},
+            "slots": {"x": null, "y": {"z": null}},
+        });
         assert_eq!(merged(&fields(&present), &fields(&change)), fields(&expected));
     }
 
@@ -248,6 +297,9 @@ mod tests {
         let (code, body) = ask(&group, Way::Patch, json!({"pause": true})).await;
         assert_eq!((code, body.as_str()), (200, r#"{"ttl":5,"loop_wait":10,"pause":true}"#));
         assert_eq!(group.state().settings.revision, Revision(2));
+        let record = group.state().settings_history.back().cloned().expect("a record");
+        assert_eq!((record.by.as_str(), record.document.as_str()), ("admin", body.as_str()));
+        assert!(record.at_ms > 0);
         // The same again writes nothing.
         assert_eq!(ask(&group, Way::Patch, json!({"pause": true})).await, (200, body));
         assert_eq!(group.state().settings.revision, Revision(2));
@@ -259,8 +311,7 @@ mod tests {
     #[tokio::test]
     async fn all_mistakes_are_told_and_nothing_is_written() {
         let group = FakeGroup::new(Fate::Done);
-        let wrong =
-            json!({"ttl": "soon", "pause": 7, "standby_cluster": {"host": "a", "password": "hidden"}});
+        let wrong = json!({"ttl": -5, "pause": 7, "standby_cluster": {"host": "a", "password": "hidden"}});
         for way in [Way::Patch, Way::Put] {
             let (code, body) = ask(&group, way, wrong.clone()).await;
             assert_eq!(code, 400, "{body}");
@@ -270,6 +321,38 @@ mod tests {
             assert!(!body.contains("hidden"), "{body}");
         }
         assert_eq!(group.state().settings.revision, Revision(1));
+    }
+
+    #[tokio::test]
+    async fn what_postgresql_would_not_start_with_is_refused() {
+        let group = FakeGroup::new(Fate::Done);
+        let wrong = json!({"postgresql": {"parameters": {"work_mem": "much"}}});
+        let (code, body) = ask(&group, Way::Patch, wrong).await;
+        assert_eq!((code, body.as_str()), (400, "postgresql.parameters.work_mem: PostgreSQL refuses it"));
+        assert_eq!(group.state().settings.revision, Revision(1));
+        // A document which has it already can be changed elsewhere.
+        let document = r#"{"postgresql":{"parameters":{"work_mem":"much"}}}"#.to_owned();
+        group.set_settings(&document);
+        assert_eq!(ask(&group, Way::Patch, json!({"ttl": 6})).await.0, 200);
+        assert_eq!(
+            ask(&group, Way::Put, json!({"postgresql": {"parameters": {"work_mem": "much"}}})).await.0,
+            400
+        );
+    }
+
+    #[tokio::test]
+    async fn what_has_no_effect_is_taken_and_named() {
+        let group = FakeGroup::new(Fate::Done);
+        let api = state(view(3, clock::now()), Arc::clone(&group));
+        let reply = write(&api, &change(Way::Patch, &json!({"ttll": 5}))).await;
+        assert_eq!(reply.code, StatusCode::OK);
+        let answer = axum::response::IntoResponse::into_response(reply);
+        let why = answer.headers().get("pgherd-reason").and_then(|why| why.to_str().ok()).unwrap_or_default();
+        assert!(why.starts_with("ttll"), "{why}");
+        // It was there before: it is not told again.
+        let reply = write(&api, &change(Way::Patch, &json!({"ttl": 6}))).await;
+        let answer = axum::response::IntoResponse::into_response(reply);
+        assert_eq!(answer.headers().get("pgherd-reason"), None);
     }
 
     #[test]
@@ -284,9 +367,9 @@ mod tests {
         let before = group.state();
         assert_eq!(ask(&group, Way::Patch, json!({"loop_wait": 3})).await.0, 200);
         // What was made for the revision of before is refused, and made anew.
-        let (document, revision) =
-            next(&before, &fields(&json!({"ttl": 7})), Way::Patch).ok().flatten().expect("a change");
-        let command = Command::SetSettings { expected: revision, document, by: String::new(), at_ms: 0 };
+        let made = next(&before, &change(Way::Patch, &json!({"ttl": 7})));
+        let Next { document, revision, .. } = made.ok().flatten().expect("a change");
+        let command = Command::SetSettings { expected: revision, document, by: "late".to_owned(), at_ms: 1 };
         let late = super::super::Intents::propose(&*group, command).await;
         assert!(matches!(late, Proposed::Outcome(Outcome::Rejected(Rejection::Revision { .. }))), "{late:?}");
         let (_, body) = ask(&group, Way::Patch, json!({"ttl": 7})).await;

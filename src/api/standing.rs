@@ -8,7 +8,7 @@ use pgherd_raft::lease::{BootTime, Licence, patience};
 use pgherd_raft::model::{Lsn, MemberId};
 
 use crate::agent::view::View;
-use crate::ha::{Process, SERVER_FRESH, Server, State, SyncMode, holds_pinned, streams};
+use crate::ha::{Process, SERVER_FRESH, Server, State, SyncMode, holds_pinned, is_pause_in_force, streams};
 
 /// The agent observes about each second. A view older than this says nothing about a stream any more.
 const VIEW_FRESH: Duration = Duration::from_secs(5);
@@ -120,8 +120,12 @@ impl Standing {
         fresh.filter(|server| self.is_running() && !ends && is_recent && streams(server))
     }
 
-    /// The agent's loop turns: the next observation is not overdue by more than the ttl (twice that, without lease).
+    /// The agent's loop turns: the next observation is not overdue by more than the ttl (twice that, without lease). While
+    /// automation is off, nothing depends on it.
     pub(super) fn is_alive(&self) -> bool {
+        if is_pause_in_force(&self.view.observation) {
+            return true;
+        }
         let ttl = self.view.observation.policy.ttl;
         let patience = if self.licence.is_some() { ttl } else { ttl * 2 };
         self.now <= self.view.at().after(self.view.decision.wake_in + patience)

@@ -1,110 +1,19 @@
 //! The status document: what `/patroni` answers, and the body of health checks. Patroni's keys, which appear only when
 //! known or true, and an object of our own that explains the last decision.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgherd_raft::model::Tags;
 use serde_json::{Map, Value, json};
 
+use super::PATRONI_VERSION;
+use super::schedule::iso8601;
 use super::standing::{Standing, SyncRole};
 use crate::ha::{
-    ControlState, DataDir, JobKind, Process, Server, State, is_pause_in_force, own_report, streams,
+    DataDir, PendingParameter, PostgresState, ScheduledRestart, Server, State, is_pause_in_force, own_report,
+    replication_state,
 };
-
-/// PostgreSQL's state in Patroni's words, and its number in `patroni_postgres_state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PostgresState {
-    Unknown,
-    Initialising,
-    InitdbFailed,
-    CreatingReplica,
-    Running,
-    Starting,
-    StartFailed,
-    Stopping,
-    Stopped,
-    Crashed,
-}
-
-impl PostgresState {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Initialising => "initializing new cluster",
-            Self::InitdbFailed => "initdb failed",
-            Self::CreatingReplica => "creating replica",
-            Self::Running => "running",
-            Self::Starting => "starting",
-            Self::StartFailed => "start failed",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-            Self::Crashed => "crashed",
-        }
-    }
-
-    pub(super) fn number(self) -> i8 {
-        match self {
-            Self::Unknown => -1,
-            Self::Initialising => 0,
-            Self::InitdbFailed => 1,
-            Self::CreatingReplica => 4,
-            Self::Running => 5,
-            Self::Starting => 6,
-            Self::StartFailed => 8,
-            Self::Stopping => 11,
-            Self::Stopped => 12,
-            Self::Crashed => 14,
-        }
-    }
-
-    /// Of this node.
-    pub(super) fn of(standing: &Standing) -> Self {
-        let observation = &standing.view.observation;
-        let job = observation.job.as_ref().map(|job| job.kind);
-        match (job, observation.postgres.process.of_any_age()) {
-            (Some(JobKind::Bootstrap), _) => Self::Initialising,
-            (Some(JobKind::Clone), _) => Self::CreatingReplica,
-            (Some(JobKind::StartPrimary | JobKind::StartStandby), _) => Self::Starting,
-            (Some(JobKind::Stop), Some(Process::Running { .. } | Process::Ending)) => Self::Stopping,
-            (_, Some(Process::Running { .. })) => Self::Running,
-            (_, Some(Process::Ending)) => Self::Stopping,
-            (_, Some(Process::Stopped)) => Self::of_stopped(standing),
-            (_, None) => Self::Unknown,
-        }
-    }
-
-    fn of_stopped(standing: &Standing) -> Self {
-        let observation = &standing.view.observation;
-        let failed = |kind| observation.finished.get(&kind).is_some_and(|end| end.error.is_some());
-        let control = observation.postgres.control.of_any_age().map(|control| control.state);
-        if !matches!(observation.postgres.data_dir, DataDir::Initialised { .. }) {
-            return if failed(JobKind::Bootstrap) { Self::InitdbFailed } else { Self::Stopped };
-        }
-        match control {
-            _ if failed(JobKind::StartPrimary) || failed(JobKind::StartStandby) => Self::StartFailed,
-            Some(ControlState::InProduction | ControlState::InCrashRecovery) => Self::Crashed,
-            _ => Self::Stopped,
-        }
-    }
-
-    /// Of another member, from the word of its report.
-    pub(super) fn of_word(word: &str, is_running: bool) -> Self {
-        let is = |state: State| word == state.as_str();
-        if is(State::Bootstrapping) {
-            Self::Initialising
-        } else if is(State::Cloning) {
-            Self::CreatingReplica
-        } else if is_running && (is(State::Stopping) || is(State::Draining) || is(State::Demoting)) {
-            Self::Stopping
-        } else if is_running {
-            Self::Running
-        } else if is(State::Starting) {
-            Self::Starting
-        } else {
-            Self::Stopped
-        }
-    }
-}
 
 /// PostgreSQL's role in Patroni's words.
 pub(super) fn role(standing: &Standing) -> &'static str {
@@ -119,11 +28,6 @@ pub(super) fn role(standing: &Standing) -> &'static str {
     }
 }
 
-/// How a standby gets its WAL.
-pub(super) fn replication_state(server: &Server) -> Option<&'static str> {
-    server.is_in_recovery.then(|| if streams(server) { "streaming" } else { "in archive recovery" })
-}
-
 /// The document.
 pub(super) fn document(standing: &Standing) -> Value {
     let observation = &standing.view.observation;
@@ -131,9 +35,9 @@ pub(super) fn document(standing: &Standing) -> Value {
     let mut put = |key: &str, value: Value| {
         document.insert(key.to_owned(), value);
     };
-    put("state", json!(PostgresState::of(standing).as_str()));
+    put("state", json!(PostgresState::of(observation).as_str()));
     if let Some(server) = standing.server() {
-        put("postmaster_start_time", json!(with_full_offset(&server.started_at)));
+        put("postmaster_start_time", json!(as_datetime(&server.started_at)));
     }
     put("role", json!(role(standing)));
     if let Some(server) = standing.server() {
@@ -174,8 +78,15 @@ pub(super) fn document(standing: &Standing) -> Value {
     if let Some(identifier) = control.or(observation.cluster.system_identifier) {
         put("database_system_identifier", json!(identifier.to_string()));
     }
-    let (name, version) = (standing.view.member.name.as_str(), env!("CARGO_PKG_VERSION"));
-    put("patroni", json!({ "version": version, "scope": standing.view.scope, "name": name }));
+    if !observation.postgres.pending_restart.is_empty() {
+        put("pending_restart", json!(true));
+        put("pending_restart_reason", pending(&observation.postgres.pending_restart));
+    }
+    if let Some(schedule) = &observation.scheduled_restart {
+        put("scheduled_restart", restart(schedule));
+    }
+    let name = standing.view.member.name.as_str();
+    put("patroni", json!({ "version": PATRONI_VERSION, "scope": standing.view.scope, "name": name }));
     put("pgherd", explanation(standing));
     Value::Object(document)
 }
@@ -184,6 +95,7 @@ pub(super) fn document(standing: &Standing) -> Value {
 fn explanation(standing: &Standing) -> Value {
     let decision = &standing.view.decision;
     let mut explanation = json!({
+        "version": env!("CARGO_PKG_VERSION"),
         "state": decision.state,
         "rule": decision.rule,
         "because": decision.because,
@@ -202,7 +114,7 @@ fn xlog(server: &Server) -> Value {
     json!({
         "received_location": server.position.lsn.0,
         "replayed_location": server.replayed.unwrap_or_default().0,
-        "replayed_timestamp": server.replayed_at.as_deref().map(with_full_offset),
+        "replayed_timestamp": server.replayed_at.as_deref().map(as_datetime),
         "paused": server.replay_paused,
     })
 }
@@ -226,13 +138,80 @@ pub(super) fn tags(tags: &Tags) -> Value {
     Value::Object(tags.0.iter().map(|(name, value)| (name.clone(), json!(value))).collect())
 }
 
-/// PostgreSQL prints an offset of whole hours as `+00`; Patroni's documents have `+00:00`.
-pub(super) fn with_full_offset(time: &str) -> String {
-    let is_short = time.rfind(['+', '-']).is_some_and(|at| at > 10 && time.len() - at == 3);
-    if is_short { format!("{time}:00") } else { time.to_owned() }
+/// Why each parameter waits for a restart.
+pub(super) fn pending(parameters: &BTreeMap<String, PendingParameter>) -> Value {
+    let reason = |(name, values): (&String, &PendingParameter)| {
+        (name.clone(), json!({ "old_value": values.old_value, "new_value": values.new_value }))
+    };
+    Value::Object(parameters.iter().map(reason).collect())
+}
+
+/// A restart that is to begin later, with the filters that were given.
+pub(super) fn restart(restart: &ScheduledRestart) -> Value {
+    let mut document = Map::new();
+    let mut put = |key: &str, value: Value| {
+        document.insert(key.to_owned(), value);
+    };
+    put("schedule", json!(iso8601(restart.at_ms)));
+    if let Some(role) = &restart.filters.role {
+        put("role", json!(role));
+    }
+    if let Some(version) = restart.filters.postgres_version {
+        put("postgres_version", json!(dotted(version)));
+    }
+    if restart.filters.restart_pending {
+        put("restart_pending", json!(true));
+    }
+    if let Some(timeout) = restart.timeout_ms {
+        put("timeout", json!(timeout.div_ceil(1000)));
+    }
+    Value::Object(document)
+}
+
+/// 150008 as `15.8`, 90603 as `9.6.3`.
+fn dotted(version: u32) -> String {
+    let (major, middle, minor) = (version / 10_000, version / 100 % 100, version % 100);
+    if major < 10 { format!("{major}.{middle}.{minor}") } else { format!("{major}.{}", version % 10_000) }
+}
+
+/// A time as PostgreSQL prints it, with all six digits of its fraction, if it has one, and the minutes of its offset:
+/// as Patroni's documents have it.
+pub(super) fn as_datetime(time: &str) -> String {
+    let offset_at = time.rfind(['+', '-']).filter(|at| *at > 10).unwrap_or(time.len());
+    let (moment, offset) = time.split_at_checked(offset_at).unwrap_or((time, ""));
+    let moment = match moment.split_once('.') {
+        Some((whole, fraction)) => format!("{whole}.{fraction:0<6}"),
+        None => moment.to_owned(),
+    };
+    let minutes = if offset.len() == 3 { ":00" } else { "" };
+    format!("{moment}{offset}{minutes}")
 }
 
 /// Whole seconds since the epoch.
 pub(super) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_six_digits_and_a_whole_offset() {
+        for (printed, shown) in [
+            ("2026-11-20 17:02:11.123456+00", "2026-11-20 17:02:11.123456+00:00"),
+            ("2026-11-20 17:02:11.5+00", "2026-11-20 17:02:11.500000+00:00"),
+            ("2026-11-20 17:02:11+05:30", "2026-11-20 17:02:11+05:30"),
+            ("2026-11-20 17:02:11-03", "2026-11-20 17:02:11-03:00"),
+            ("2026-11-20", "2026-11-20"),
+            ("", ""),
+        ] {
+            assert_eq!(as_datetime(printed), shown);
+        }
+    }
+
+    #[test]
+    fn versions_have_dots() {
+        assert_eq!((dotted(150_008).as_str(), dotted(90_603).as_str()), ("15.8", "9.6.3"));
+    }
 }

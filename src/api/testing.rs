@@ -16,11 +16,13 @@ use pgherd_raft::{RenewerFacts, clock};
 use tokio::sync::watch;
 
 use super::intent::Intents;
-use super::{ApiState, Credentials, Promises};
+use super::{ApiSettings, ApiState, Credentials, Promises};
+use crate::agent::operations::{Answer, LocalActions, Refused, RestartRequest};
 use crate::agent::view::View;
+use crate::config::{Mistakes, ParameterCheck};
 use crate::ha::{
     Consensus, DataDir, Decision, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation, Policy,
-    PostgresFacts, Process, Receiver, Rule, Sender, Server, State,
+    PostgresFacts, PostgresState, Process, Receiver, Rule, ScheduledRestart, Sender, Server, State,
 };
 
 pub(super) const EPOCH: Epoch = Epoch(7);
@@ -130,7 +132,7 @@ fn report(number: u64) -> MemberReport {
         fenced: Epoch(0),
         watchdog_failed: false,
         cut_off: None,
-        postgres: crate::ha::PostgresState::Running,
+        postgres: PostgresState::Running,
         in_archive_recovery: false,
         leaves_sync: false,
         scheduled_restart: None,
@@ -280,6 +282,10 @@ impl FakeGroup {
         self.inner.lock().expect("not poisoned").0.failsafe = list;
     }
 
+    pub(super) fn set_settings(&self, document: &str) {
+        document.clone_into(&mut self.inner.lock().expect("not poisoned").0.settings.document);
+    }
+
     pub(super) fn state(&self) -> ClusterState {
         self.inner.lock().expect("not poisoned").0.clone()
     }
@@ -341,6 +347,95 @@ impl Promises for FakeGroup {
     }
 }
 
+/// A node that does at once what it is asked, or refuses it once.
+#[derive(Debug, Default)]
+pub(super) struct FakeActions {
+    inner: Mutex<Asked>,
+}
+
+#[derive(Debug, Default)]
+struct Asked {
+    restarts: Vec<RestartRequest>,
+    scheduled: Option<ScheduledRestart>,
+    copies: Vec<(bool, bool)>,
+    refusal: Option<Refused>,
+    is_broken: bool,
+}
+
+impl FakeActions {
+    fn asked(&self) -> std::sync::MutexGuard<'_, Asked> {
+        self.inner.lock().expect("not poisoned")
+    }
+
+    pub(super) fn restarts(&self) -> Vec<RestartRequest> {
+        self.asked().restarts.clone()
+    }
+
+    pub(super) fn copies(&self) -> Vec<(bool, bool)> {
+        self.asked().copies.clone()
+    }
+
+    pub(super) fn refuse(&self, next: Refused) {
+        self.asked().refusal = Some(next);
+    }
+
+    pub(super) fn break_configuration(&self) {
+        self.asked().is_broken = true;
+    }
+
+    fn answered<T: Send>(answer: T) -> Answer<'static, T>
+    where
+        T: 'static,
+    {
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+impl LocalActions for FakeActions {
+    fn restart(&self, request: RestartRequest) -> Answer<'_, Result<(), Refused>> {
+        let mut asked = self.asked();
+        asked.restarts.push(request);
+        Self::answered(asked.refusal.take().map_or(Ok(()), Err))
+    }
+
+    fn schedule_restart(&self, schedule: ScheduledRestart) -> Answer<'_, Result<(), Refused>> {
+        let mut asked = self.asked();
+        let is_free = asked.scheduled.is_none();
+        asked.scheduled.get_or_insert(schedule);
+        Self::answered(if is_free { Ok(()) } else { Err(Refused::AlreadyScheduled) })
+    }
+
+    fn cancel_scheduled_restart(&self) -> Answer<'_, bool> {
+        Self::answered(self.asked().scheduled.take().is_some())
+    }
+
+    fn reinitialize(&self, force: bool, from_leader: bool) -> Answer<'_, Result<(), Refused>> {
+        let mut asked = self.asked();
+        let refusal = asked.refusal.take();
+        if refusal.is_none() {
+            asked.copies.push((force, from_leader));
+        }
+        Self::answered(refusal.map_or(Ok(()), Err))
+    }
+
+    fn reload(&self) -> Answer<'_, Result<(), String>> {
+        let is_broken = self.asked().is_broken;
+        Self::answered(if is_broken { Err("ttl: is no number".to_owned()) } else { Ok(()) })
+    }
+}
+
+/// A PostgreSQL that does not start with much `work_mem`.
+struct FakeCheck;
+
+impl ParameterCheck for FakeCheck {
+    fn mistakes<'a>(&'a self, document: &'a serde_json::Value) -> Mistakes<'a> {
+        let is_wrong =
+            document.pointer("/postgresql/parameters/work_mem").is_some_and(|value| value == "much");
+        let mistake = "postgresql.parameters.work_mem: PostgreSQL refuses it".to_owned();
+        Box::pin(std::future::ready(if is_wrong { vec![mistake] } else { Vec::new() }))
+    }
+}
+
 /// A node that shows this view for ever, and renews for ever if it is `node1`.
 pub(super) fn state(view: View, group: Arc<FakeGroup>) -> ApiState {
     let is_holder = view.observation.me == MemberId(1);
@@ -350,14 +445,23 @@ pub(super) fn state(view: View, group: Arc<FakeGroup>) -> ApiState {
         renewer: Arc::new(renewer),
         promises: Arc::clone(&group) as Arc<dyn Promises>,
         intents: group,
-        credentials: None,
+        actions: Arc::new(FakeActions::default()),
+        parameters: Arc::new(FakeCheck),
+        settings: watch::Sender::new(Arc::new(ApiSettings::default())).subscribe(),
         tls: crate::tls::ServerTls::default(),
     }
 }
 
+/// The same with other settings.
+pub(super) fn with_settings(state: ApiState, settings: watch::Receiver<Arc<ApiSettings>>) -> ApiState {
+    ApiState { settings, ..state }
+}
+
 /// The same with a password.
 pub(super) fn protected(state: ApiState) -> ApiState {
-    ApiState { credentials: Some(Credentials::new("admin", "secret")), ..state }
+    let credentials = Some(Credentials::new("admin", "secret"));
+    let settings = Arc::new(ApiSettings { credentials, ..ApiSettings::default() });
+    with_settings(state, watch::Sender::new(settings).subscribe())
 }
 
 /// Compares with a file of `testdata`; `UPDATE_GOLDENFILES=1` writes it anew.
