@@ -13,6 +13,7 @@ demo: toolchain tools
 	@exec $(TARGET)/release/examples/demo $(DEMO_ARGS)
 
 test: toolchain tools
+	@bash tests/setup/thirdparty.sh
 	@bash tests/setup/run-tests.sh $(TEST_ARGS)
 
 # Simulated clusters by the million, on every core: SIM_ARGS="--first 20000 --seeds 1000000". A part of them is in `make

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use pgherd_raft::address::HostPort;
 use pgherd_raft::again::StartAgain;
 use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
 use pgherd_raft::listener;
 use pgherd_raft::model::{Incarnation, Member, MemberKind, PostgresAddr, SystemIdentifier};
+use pgherd_raft::service::{Service, notify};
 use pgherd_raft::{Group, PeerSecurity, PeerServer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -27,6 +29,7 @@ use crate::http_client::{HttpClient, member_settings};
 use crate::postgres::{Postgres, Postmaster};
 use crate::reread::Reread;
 use crate::tls::ServerTls;
+use crate::twin;
 
 /// How long a clean stop tries to give the vote back.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
@@ -39,7 +42,6 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let configs = watch::Sender::new(Arc::clone(&config));
     let (reload, reload_queue) = reload_channel();
-    let member = member(&config)?;
     let fencing = FencingCommand::of(&config).map_err(anyhow::Error::msg)?;
     refuse_custom_bootstrap(&config)?;
     ensure_data_dir(&config.postgresql.data_dir)?;
@@ -54,10 +56,10 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     postgres.sift_parameters().await;
     let tls = ServerTls::load(&config.restapi.tls)?;
     let to_members = to_members(&config)?;
-    ensure_free(&config)?;
-    refuse_second_daemon(&config.postgresql.data_dir).await?;
     let security = PeerSecurity::of(&config.raft)?;
-    let server = PeerServer::bind_secured(&bind_addr(&config)?, security).await?;
+    refuse_second_node(&config, &security, &to_members).await?;
+    let server = PeerServer::bind_secured(&bind_addr(&config), security).await?;
+    let member = member(&config, server.local_addr().port());
     let system_identifier = postgres.system_identifier().await;
     let group = Group::start(&server, group_config(&config, &member, system_identifier)).await?;
     info!("this is {} of {}, node id {}", config.name, config.scope, group.id());
@@ -95,6 +97,7 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     follow(&mut signals, &configs, tls, settings);
     signals.spawn(wait_for_signals(stop));
     signals.spawn(Reread::new(source, configs, reload_queue).run());
+    notify(Service::Ready);
     let ended = Box::pin(agent.run(stopping)).await;
     let phase = group.watch().borrow().phase.clone();
     if phase == Phase::Member
@@ -153,6 +156,21 @@ fn to_members(config: &Config) -> anyhow::Result<HttpClient> {
     Ok(client)
 }
 
+/// Before this node joins a group: it would be a member, with a vote, that can never run a PostgreSQL.
+async fn refuse_second_node(
+    config: &Config,
+    security: &PeerSecurity,
+    to_members: &HttpClient,
+) -> anyhow::Result<()> {
+    if let Some(url) = twin::running(config, security, to_members).await {
+        bail!("Can't start; there is already a node named '{}' running at {url}", config.name);
+    }
+    ensure_free(config)?;
+    let data_dir = &config.postgresql.data_dir;
+    let refused = Guard::refuse_second_daemon(data_dir).await;
+    refused.with_context(|| format!("cannot use the data directory {}", data_dir.display()))
+}
+
 async fn wait_for_signals(stop: watch::Sender<bool>) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -164,6 +182,7 @@ async fn wait_for_signals(stop: watch::Sender<bool>) {
         _ = terminate.recv() => info!("received SIGTERM: stopping"),
         _ = interrupt.recv() => info!("received SIGINT: stopping"),
     }
+    notify(Service::Stopping);
     stop.send_replace(true);
     std::future::pending().await
 }
@@ -185,12 +204,6 @@ fn refuse_custom_bootstrap(config: &Config) -> anyhow::Result<()> {
         ),
         Some(BootstrapMethod::Initdb) | None => Ok(()),
     }
-}
-
-/// Before this node joins a group: it would be a member, with a vote, that can never run a PostgreSQL.
-async fn refuse_second_daemon(data_dir: &Path) -> anyhow::Result<()> {
-    let refused = Guard::refuse_second_daemon(data_dir).await;
-    refused.with_context(|| format!("cannot use the data directory {}", data_dir.display()))
 }
 
 /// The guard names its page by the canonical path, so the directory must be there before the first initdb or copy.
@@ -228,29 +241,43 @@ fn ensure_free(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn self_addr(config: &Config) -> anyhow::Result<String> {
-    config.raft.self_addr.as_ref().map(ToString::to_string).context(
-        "raft.self_addr is missing: set it to HOST:PORT, where the other members reach this one's peers' port",
-    )
-}
-
-fn bind_addr(config: &Config) -> anyhow::Result<String> {
-    match config.raft.bind_addr.as_ref().and_then(|listen| listen.sockets().into_iter().next()) {
-        Some(socket) => Ok(socket),
-        None => self_addr(config),
+/// Where the peers' port is opened. A node without `raft.self_addr` listens on a port which the system chooses, where its
+/// partners reach it.
+fn bind_addr(config: &Config) -> String {
+    let listen = config.raft.bind_addr.as_ref().and_then(|listen| listen.sockets().into_iter().next());
+    match (listen, &config.raft.self_addr) {
+        (Some(socket), _) => socket,
+        (None, Some(addr)) => addr.to_string(),
+        (None, None) => raft_addr(config, 0),
     }
 }
 
-fn member(config: &Config) -> anyhow::Result<Member> {
+/// Where the others reach this node's peers' port.
+fn raft_addr(config: &Config, port: u16) -> String {
+    if let Some(addr) = &config.raft.self_addr {
+        return addr.to_string();
+    }
+    let is_local = config.raft.partner_addrs.iter().all(HostPort::is_loopback);
+    let host = if is_local { "127.0.0.1".to_owned() } else { config.restapi.connect_address.host.clone() };
+    HostPort { host, port }.to_string()
+}
+
+fn member(config: &Config, port: u16) -> Member {
     let postgres = &config.postgresql.connect_address;
-    Ok(Member {
+    let raft_addr = raft_addr(config, port);
+    let votes = config.raft.self_addr.is_some();
+    if !votes {
+        info!("this node has no vote, since raft.self_addr is missing: the others reach it at {raft_addr}");
+    }
+    Member {
         name: config.name.clone(),
         kind: MemberKind::Data,
-        raft_addr: self_addr(config)?,
+        raft_addr,
+        votes,
         api_url: Some(format!("{}://{}", config.restapi.scheme(), config.restapi.connect_address)),
         postgres: Some(PostgresAddr { host: postgres.host.clone(), port: postgres.port }),
         tags: config.tags.clone(),
-    })
+    }
 }
 
 fn group_config(

@@ -41,4 +41,5 @@ pub mod metrics;
 pub mod postgres;
 mod reread;
 pub mod tls;
+mod twin;
 pub mod validate;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use pgherd::config::{Environment, Source, process_environment};
 use pgherd_raft::again::StartAgain;
-use pgherd_raft::telemetry;
+use pgherd_raft::telemetry::{self, TelemetryError};
 
 /// Makes PostgreSQL highly available with consensus built in: one daemon a node, no external store.
 #[derive(Debug, Parser)]
@@ -36,6 +36,10 @@ struct Arguments {
     dsn: Option<String>,
 }
 
+/// Where lines go below `log.dir`: what collects logs knows Patroni's name.
+const LOG_FILE: &str = "patroni.log";
+/// The exit status when the log cannot be written.
+const LOGGING_BROKEN: u8 = 5;
 /// How long file work in progress may take at the daemon's end.
 const LAST_FILE_WORK: Duration = Duration::from_secs(2);
 
@@ -44,7 +48,7 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == "guard") {
         return pgherd::guard::run(args);
     }
-    match daemon(&Arguments::parse()) {
+    let code = match daemon(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<StartAgain>() => {
             telemetry::report("pgherd", &error.context(StartAgain::exec()));
@@ -52,9 +56,11 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             telemetry::report("pgherd", &error);
-            ExitCode::FAILURE
+            if error.is::<TelemetryError>() { ExitCode::from(LOGGING_BROKEN) } else { ExitCode::FAILURE }
         }
-    }
+    };
+    telemetry::finish();
+    code
 }
 
 fn daemon(arguments: &Arguments) -> anyhow::Result<()> {
@@ -67,7 +73,7 @@ fn daemon(arguments: &Arguments) -> anyhow::Result<()> {
         return validate(arguments, &source);
     }
     let (config, warnings) = source.read()?;
-    telemetry::start(config.log.level)?;
+    telemetry::start(&config.log, LOG_FILE)?;
     for warning in &warnings {
         tracing::warn!("{warning}");
     }

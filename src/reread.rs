@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use pgherd_raft::service::{Service, notify};
+use pgherd_raft::telemetry;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -48,7 +50,9 @@ impl Reread {
                     None
                 }
             };
+            notify(Service::Reloading);
             let result = self.read().await;
+            notify(Service::Ready);
             if let Some(round) = round {
                 round.answer(&result);
             }
@@ -73,6 +77,11 @@ impl Reread {
         let (config, waiting) = config.while_running(&running);
         for key in waiting {
             warn!("{key} has changed: it takes effect when the daemon is started again");
+        }
+        if config.log != running.log
+            && let Err(failed) = telemetry::change(&config.log)
+        {
+            error!("the log goes on as before: {failed}");
         }
         if config == *running {
             info!("No local configuration items changed.");

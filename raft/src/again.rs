@@ -14,6 +14,7 @@ impl StartAgain {
     /// it sees no end. Everything should be closed before. Returns only if that was not possible, with the reason.
     #[must_use]
     pub fn exec() -> io::Error {
+        crate::telemetry::finish();
         match std::env::current_exe() {
             Ok(exe) => Command::new(exe).args(std::env::args_os().skip(1)).exec(),
             Err(error) => error,

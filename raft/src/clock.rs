@@ -14,6 +14,13 @@ pub fn now() -> BootTime {
     BootTime(Duration::new(seconds, nanoseconds))
 }
 
+/// CLOCK_MONOTONIC, for the service manager only: it compares it with its own.
+pub(crate) fn monotonic() -> Duration {
+    let time = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// The wall clock, for log lines and JSON only: it steps, so nothing may be decided by it.
 #[expect(clippy::disallowed_methods, reason = "this is the module from which everybody takes time")]
 pub fn wall() -> SystemTime {

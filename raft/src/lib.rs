@@ -13,6 +13,7 @@ pub mod membership;
 pub mod model;
 pub mod network;
 pub mod renewer;
+pub mod service;
 mod state_machine;
 mod store;
 pub mod telemetry;

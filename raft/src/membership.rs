@@ -59,7 +59,7 @@ pub fn next_step(state: &ClusterState, raft: &RaftMembershipView) -> Option<Step
 
 /// The lease voters as they should be, one member away from the present ones; none: leave them as they are.
 ///
-/// A member which is leaving ceases to count first, because its stop waits for that, if the rest keeps a reachable
+/// A member which is leaving, or never votes, ceases to count first, because its stop waits for that, if the rest keeps a reachable
 /// majority; the holder itself goes with the lease (`Command::Transfer`). Then a Raft voter which is not leaving
 /// begins to count, if it can be reached: an unreachable one would only make a majority harder to get.
 pub fn lease_voters_wanted(
@@ -70,7 +70,7 @@ pub fn lease_voters_wanted(
     let present = &state.lease.voters;
     let without = present
         .iter()
-        .filter(|id| state.leaving.contains(id) && state.lease.holder() != Some(**id))
+        .filter(|id| gives_back(state, **id) && state.lease.holder() != Some(**id))
         .map(|id| rest(present, *id))
         .find(|rest| has_majority(rest, reachable));
     without.or_else(|| {
@@ -78,13 +78,18 @@ pub fn lease_voters_wanted(
             raft_voters.contains(id)
                 && reachable.contains(id)
                 && !present.contains(id)
-                && !state.leaving.contains(id)
+                && !gives_back(state, **id)
         };
         let id = state.members.keys().find(joins)?;
         let mut with = present.clone();
         with.insert(*id);
         Some(with)
     })
+}
+
+/// Has this member no vote, or gives it back?
+fn gives_back(state: &ClusterState, id: MemberId) -> bool {
+    state.leaving.contains(&id) || state.is_listener(id)
 }
 
 fn rest(of: &BTreeSet<MemberId>, without: MemberId) -> BTreeSet<MemberId> {
@@ -114,7 +119,7 @@ fn add_members(state: &ClusterState, raft: &RaftMembershipView) -> Option<Step> 
     added.or_else(|| {
         let ready = |id: &&MemberId| {
             state.members.contains_key(id)
-                && !state.leaving.contains(id)
+                && !gives_back(state, **id)
                 && raft.caught_up.contains(id)
                 && raft.reachable.contains(id)
         };
@@ -132,7 +137,7 @@ fn set_lease_voters(state: &ClusterState, raft: &RaftMembershipView) -> Option<S
 
 fn demote_leaving(state: &ClusterState, raft: &RaftMembershipView) -> Option<Step> {
     let leaves = |id: &&MemberId| {
-        state.leaving.contains(id) && !state.lease.voters.contains(id) && may_demote(raft, **id)
+        gives_back(state, **id) && !state.lease.voters.contains(id) && may_demote(raft, **id)
     };
     raft.voters.iter().find(leaves).map(|id| Step::Demote(*id))
 }
@@ -156,6 +161,7 @@ mod tests {
             name: format!("n{}", id.0).parse().expect("valid"),
             kind: MemberKind::Data,
             raft_addr: format!("n{}:1", id.0),
+            votes: true,
             api_url: None,
             postgres: None,
             tags: Tags::default(),
@@ -214,6 +220,25 @@ mod tests {
         // It stays a learner, and is a voter again when it returns.
         assert_eq!(next_step(&cluster("abc", "ac", "a", "b"), &raft("ac", "b")), None);
         assert_eq!(next_step(&cluster("abc", "ac", "a", ""), &raft("ac", "b")), Some(Step::Promote(id("b"))));
+    }
+
+    #[test]
+    fn one_without_a_vote_learns_and_stays_a_learner() {
+        let without_vote = |members: &str, lease: &str, holder: &str, listener: &str| {
+            let mut state = cluster(members, lease, holder, "");
+            state.members.get_mut(&id(listener)).expect("a member").votes = false;
+            state
+        };
+        let state = without_vote("ab", "a", "", "b");
+        assert_eq!(next_step(&state, &raft("a", "")), Some(Step::AddLearner(id("b"))));
+        assert_eq!(next_step(&state, &raft("a", "b")), None);
+        // It holds the lease all the same.
+        assert_eq!(next_step(&without_vote("ab", "a", "b", "b"), &raft("a", "b")), None);
+        // One that had a vote under an earlier configuration loses it.
+        let state = without_vote("abc", "abc", "a", "b");
+        assert_eq!(lease_voters_wanted(&state, &ids("abc"), &ids("abc")), Some(ids("ac")));
+        let state = without_vote("abc", "ac", "a", "b");
+        assert_eq!(next_step(&state, &raft("abc", "")), Some(Step::Demote(id("b"))));
     }
 
     #[test]

@@ -229,7 +229,10 @@ impl Rounds {
             let renewal = core.holder.begin_round(lease, clock::now())?;
             (renewal, core.holder.licence().is_some_and(|won| won.epoch == lease.epoch))
         };
-        for voter in &lease.voters {
+        // Those without a vote hear the holder, too, so that they notice its silence. Their answers count nowhere.
+        let listeners: Vec<MemberId> = self.node.applied.borrow().state.listeners().collect();
+        let listeners = listeners.iter().filter(|id| **id != self.node.id && !lease.voters.contains(id));
+        for voter in lease.voters.iter().chain(listeners) {
             self.ask(*voter, renewal.clone(), ANSWER_LIMIT.min(ttl), answers);
         }
         let eager = !licensed && clock::now().since(epoch_since) < EAGER_TIME;

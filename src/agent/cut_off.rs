@@ -182,6 +182,7 @@ mod tests {
             name: "node1".parse().expect("a name"),
             kind: MemberKind::Data,
             raft_addr: "10.0.0.1:2222".to_owned(),
+            votes: true,
             api_url: None,
             postgres: Some(PostgresAddr { host: "10.0.0.1".to_owned(), port: 5432 }),
             tags: Tags::default(),

@@ -42,6 +42,7 @@ pub(super) fn member(number: u64) -> Member {
         name: name.parse().expect("a name"),
         kind: MemberKind::Data,
         raft_addr: format!("127.0.0.1:{}", 2380 + port),
+        votes: true,
         api_url: Some(format!("http://127.0.0.1:{}", 8008 + port)),
         postgres: Some(PostgresAddr { host: "127.0.0.1".to_owned(), port: 5432 + port }),
         tags: Tags(tags),

@@ -32,8 +32,8 @@ pub use source::Source;
 pub use strict::strict_json;
 pub use types::{
     Authentication, BasicAuthentication, Bootstrap, BootstrapMethod, BootstrapUser, Callbacks, Config,
-    Credentials, Ctl, Fencing, Log, Postgresql, ReplicaMethod, RestApi, ServerTokens, SharedPostgresql,
-    TlsFiles, ToolOption, Watchdog, WatchdogMode,
+    Credentials, Ctl, Fencing, Postgresql, ReplicaMethod, RestApi, ServerTokens, SharedPostgresql, TlsFiles,
+    ToolOption, Watchdog, WatchdogMode,
 };
 pub use yaml_out::to_yaml;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pgherd_raft::address::{HostPort, ListenAddress};
 use pgherd_raft::config::{Raft, Secret};
 use pgherd_raft::model::{MemberName, Tags};
-use pgherd_raft::telemetry::LogLevel;
+use pgherd_raft::telemetry::LogSettings;
 
 use super::dynamic::Dynamic;
 use super::effective::OwnSection;
@@ -37,7 +37,7 @@ pub struct Config {
     /// What this member may become, and anything else.
     pub tags: Tags,
     /// The log.
-    pub log: Log,
+    pub log: LogSettings,
     /// The watchdog device.
     pub watchdog: Watchdog,
     /// The command which cuts a silent primary off; none: its lease has to expire.
@@ -320,13 +320,6 @@ pub struct ReplicaMethod {
     pub no_leader: bool,
     /// `--KEY=VALUE` for the command, in the order of the file.
     pub arguments: Vec<(String, String)>,
-}
-
-/// The section `log`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// Default INFO.
-    pub level: LogLevel,
 }
 
 /// The section `fencing`.

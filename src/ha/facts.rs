@@ -103,6 +103,11 @@ impl Observation {
         self.cluster.name_of(self.me)
     }
 
+    /// Do the holder's renewals come to this node, so that it notices their end? To voters, and to those that never vote.
+    pub fn hears_renewals(&self) -> bool {
+        self.cluster.lease.voters.contains(&self.me) || self.cluster.is_listener(self.me)
+    }
+
     /// The licence if its deadline is ahead and it belongs to the epoch which the applied record gives to this node.
     pub fn licence(&self) -> Option<Licence> {
         let current = self.cluster.lease.epoch;

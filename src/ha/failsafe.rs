@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use pgherd_raft::model::{Command, MemberId, MemberKind};
 
-use super::action::Action;
-use super::decide::SOON;
+use super::action::{Action, GuardAction, JobKind, PgAction, StopMode};
+use super::decide::{SOON, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
-use super::facts::Observation;
+use super::facts::{DataDir, Observation};
 use super::rule::Rule;
 use super::standby;
 
@@ -76,6 +76,42 @@ pub(super) fn needs_own_epoch(o: &Observation) -> Option<String> {
     Some(format!("failsafe does not count in epoch {epoch}: {why}"))
 }
 
+/// For how long neither a majority nor all members have answered; none: not longer than `retry_timeout`, or failsafe is
+/// off.
+fn forsaken_for(o: &Observation) -> Option<Duration> {
+    let lease = &o.cluster.lease;
+    let is_on = o.policy.failsafe && o.cluster.failsafe.is_some();
+    let is_pinned = lease.tenure.as_ref().is_some_and(|tenure| tenure.pinned);
+    let won = o.lease.licence.filter(|won| won.epoch == lease.epoch && is_on && !is_pinned)?;
+    let silent = o.now.since(won.sent);
+    (silent > o.policy.retry_timeout).then_some(silent)
+}
+
+/// A primary that nobody carries does not wait for the end of its lease: it goes on as a replica of nobody, which can be
+/// read. The lease stays its own: with the next renewal it is promoted again.
+pub(super) fn step_down(o: &Observation) -> Option<Decision> {
+    let silent = forsaken_for(o).filter(|_| o.job.is_none())?;
+    let because = format!(
+        "demoted self because DCS is not accessible and I was a leader: neither a majority of the voters nor all members of the failsafe list have answered for {} ms",
+        silent.as_millis()
+    );
+    let decision =
+        Decision::new(State::Demoting, Rule::StepDown, because, SOON).wait("a majority, or all members");
+    if !is_stopped(o) {
+        let stop = PgAction::Stop { mode: StopMode::Fast, checkpoint_first: false };
+        return Some(if may_be_writable(o) { decision.act(Action::Postgres(stop)) } else { decision });
+    }
+    let is_initialised = matches!(o.postgres.data_dir, DataDir::Initialised { .. });
+    if !is_initialised || standby::pause_after(o.finished.get(&JobKind::StartStandby)).is_some() {
+        return Some(decision);
+    }
+    Some(
+        decision
+            .act(Action::Guard(GuardAction::Disarm))
+            .act(Action::Postgres(PgAction::StartStandby { upstream: None })),
+    )
+}
+
 /// Whoever stands back wins no first renewal of another epoch: a primary must not lose its present one meanwhile.
 pub(super) fn may_begin_epoch(o: &Observation) -> bool {
     let left = o.licence().map_or(Duration::ZERO, |won| won.deadline.since(o.now));
@@ -135,7 +171,7 @@ pub(super) fn would_carry(o: &Observation, living: &BTreeSet<MemberId>) -> Optio
 pub fn advice(o: &Observation) -> Option<String> {
     let voters = &o.cluster.lease.voters;
     let data = voters.iter().filter(|id| o.cluster.is_data_member(**id)).count();
-    let is_short = data * 2 <= voters.len() && data > 0;
+    let is_short = data * 2 <= voters.len() && !voters.is_empty();
     (is_short && !o.policy.failsafe && o.cluster.system_identifier.is_some()).then(|| {
         format!(
             "data nodes are {data} of {} voters, which is no majority: if the witnesses are lost, writing ends; \

@@ -31,7 +31,9 @@ pub(super) fn decide(o: &Observation) -> Decision {
     if let Some(decision) = before_acting(o).or_else(|| pause::of_holder(o)) {
         return decision;
     }
-    let next = if o.licence().is_none() {
+    let next = if let Some(decision) = failsafe::step_down(o) {
+        decision
+    } else if o.licence().is_none() {
         await_licence(o)
     } else if let Some(sick) = health::decide(o) {
         return sick;

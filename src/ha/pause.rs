@@ -271,9 +271,9 @@ fn with_resume(o: &Observation, holder: Option<MemberId>, decision: Decision) ->
 
 fn silence(o: &Observation) -> Option<Duration> {
     let tenure = o.cluster.lease.tenure.as_ref()?;
-    let votes = o.cluster.lease.voters.contains(&o.me);
+    let hears = o.hears_renewals();
     let is_silent = o.lease.quiet_for > patience(Duration::from_millis(tenure.ttl_ms));
-    (!votes || is_silent).then_some(o.lease.quiet_for)
+    (!hears || is_silent).then_some(o.lease.quiet_for)
 }
 
 /// The holder of a pinned epoch is silent, but that alone ends no pin. While it is not, it carries the request out.

@@ -141,6 +141,8 @@ pub enum Rule {
     /// Runs in recovery but does not stream.
     CatchUp,
 
+    /// Failsafe: neither a majority nor all members have answered for long, so that the primary becomes a replica.
+    StepDown,
     /// This node promised a holder without a majority to stand back: it does not ask for the lease.
     StandBack,
     /// The holder has been silent for some renewals: the succession is prepared.

@@ -41,7 +41,7 @@ pub(super) const AWAITS_REPORT: &str = "its report";
 /// tells of the end of a silence.
 pub(super) fn patience_left(o: &Observation) -> Option<Duration> {
     let tenure = o.cluster.lease.tenure.as_ref()?;
-    let waits = tenure.holder != o.me && !tenure.pinned && o.cluster.lease.voters.contains(&o.me);
+    let waits = tenure.holder != o.me && !tenure.pinned && o.hears_renewals();
     let patience = patience(Duration::from_millis(tenure.ttl_ms));
     (waits && o.lease.quiet_for <= patience && takes_part(o))
         .then(|| patience.saturating_sub(o.lease.quiet_for) + JUST_AFTER)
@@ -50,8 +50,10 @@ pub(super) fn patience_left(o: &Observation) -> Option<Duration> {
 /// The holder is another member: has it been silent for long? None: it has not, or this node keeps out of it.
 pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Decision> {
     let tenure = o.cluster.lease.tenure.as_ref()?;
-    let votes = o.cluster.lease.voters.contains(&o.me);
-    if !votes || o.job.is_some() || o.lease.quiet_for <= patience(Duration::from_millis(tenure.ttl_ms)) {
+    if !o.hears_renewals()
+        || o.job.is_some()
+        || o.lease.quiet_for <= patience(Duration::from_millis(tenure.ttl_ms))
+    {
         return None;
     }
     if let Some(decision) = failsafe::stand_back(o, Some(holder)).or_else(|| hook::back_off(o)) {

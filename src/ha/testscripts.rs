@@ -166,6 +166,7 @@ fn member(name: &str, kind: MemberKind) -> Member {
         name: name.parse().expect("a valid name"),
         kind,
         raft_addr: format!("{name}:2000"),
+        votes: true,
         api_url: is_data.then(|| format!("http://{name}:8008")),
         postgres: is_data.then(|| PostgresAddr { host: name.to_owned(), port }),
         tags: Tags::default(),
@@ -785,6 +786,9 @@ impl Script {
         }
         if let Some(wait) = args.take_key("loop_wait") {
             self.o.policy.loop_wait = ms(wait)?;
+        }
+        if let Some(timeout) = args.take_key("retry_timeout") {
+            self.o.policy.retry_timeout = ms(timeout)?;
         }
         if let Some(timeout) = args.take_key("primary_start_timeout") {
             self.o.policy.primary_start_timeout = ms(timeout)?;

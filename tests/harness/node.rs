@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -81,6 +82,8 @@ pub(crate) struct Node {
     pub(crate) namespace: Option<PathBuf>,
     /// More environment of the daemon.
     pub(crate) environment: Vec<(OsString, OsString)>,
+    /// Where the daemon's output goes instead of its log.
+    pub(crate) standard_error: Option<OwnedFd>,
     daemon: Option<Child>,
 }
 
@@ -118,6 +121,7 @@ impl Node {
             disk: None,
             namespace: None,
             environment: Vec::new(),
+            standard_error: None,
             daemon: None,
         })
     }
@@ -264,6 +268,10 @@ postgresql:
             .append(true)
             .open(self.log_path())
             .with_context(|| format!("opening {}", self.log_path().display()))?;
+        let log = match &self.standard_error {
+            Some(output) => fs::File::from(output.try_clone().context("another descriptor")?),
+            None => log,
+        };
         let program = tools.ours.join(program);
         let mut command = match &self.namespace {
             None => Command::new(&program),

@@ -31,6 +31,7 @@ fn cluster(sets: &[Set], fences: &[Option<(u8, u8)>; NODES]) -> ClusterState {
         name: name(node),
         kind: MemberKind::Data,
         raft_addr: format!("n{node}:2000"),
+        votes: true,
         api_url: None,
         postgres: None,
         tags: Tags::default(),

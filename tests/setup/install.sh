@@ -34,9 +34,9 @@ for package in "$@"; do
             echo 'create_main_cluster = false' >"$dropin"
             apt-get install -q -y --no-install-recommends postgresql
             ;;
-        haproxy)
-            apt-get install -q -y --no-install-recommends haproxy
-            update-rc.d haproxy disable
+        haproxy | keepalived)
+            apt-get install -q -y --no-install-recommends "$package"
+            update-rc.d "$package" disable
             ;;
         *)
             apt-get install -q -y --no-install-recommends "$package"

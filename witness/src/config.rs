@@ -22,10 +22,10 @@ use std::path::Path;
 use pgherd_raft::address::HostPort;
 use pgherd_raft::config::{
     ConfigErrors, Environment, Raft, Report, Section, Warning, common_variables, from_text, read_file,
-    read_raft, read_scope,
+    read_log, read_raft, read_scope,
 };
 use pgherd_raft::model::MemberName;
-use pgherd_raft::telemetry::LogLevel;
+use pgherd_raft::telemetry::LogSettings;
 use pgherd_raft::yaml::Node;
 
 /// Each scope is a group with a store and tasks of its own; more belong on a second witness.
@@ -46,8 +46,8 @@ pub(crate) struct Config {
     pub self_addr: HostPort,
     /// The rest of the section `raft`; each scope's store is a directory below its `data_dir`.
     pub raft: Raft,
-    /// Default INFO.
-    pub log_level: LogLevel,
+    /// The section `log`.
+    pub log: LogSettings,
 }
 
 impl Config {
@@ -73,8 +73,7 @@ fn validate(root: &Node, report: &Report) -> Option<Config> {
     let mut top = Section::top(root, "", report);
     let scopes = scopes(&mut top);
     let name = top.member_name("name");
-    let mut log = top.section("log");
-    let log_level = log.log_level("level").unwrap_or_default();
+    let log = read_log(top.section("log"));
     let mut raft = top.section("raft");
     if raft.get("self_addr").is_none() {
         raft.missing("self_addr", "add `self_addr: HOST:PORT`: where the other members reach this witness");
@@ -89,7 +88,7 @@ fn validate(root: &Node, report: &Report) -> Option<Config> {
     }
     top.close();
     let raft = raft?;
-    Some(Config { scopes: scopes?, name: name?, self_addr: raft.self_addr.clone()?, raft, log_level })
+    Some(Config { scopes: scopes?, name: name?, self_addr: raft.self_addr.clone()?, raft, log })
 }
 
 fn scopes(top: &mut Section<'_>) -> Option<Vec<String>> {
@@ -144,7 +143,7 @@ mod tests {
         assert_eq!(config.name.as_str(), "w");
         assert_eq!(config.self_addr.to_string(), "127.0.0.1:7401");
         assert_eq!(config.raft.data_dir, Path::new("/tmp/w"));
-        assert_eq!(config.log_level, LogLevel::Info);
+        assert_eq!(config.log, LogSettings::default());
         assert_eq!(warnings, []);
         let (config, _) = read(&format!("scopes: [b, a, b]\n{raft}")).expect("valid");
         assert_eq!(config.scopes, ["a", "b"]);

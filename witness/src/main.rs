@@ -12,11 +12,14 @@ use pgherd_raft::again::StartAgain;
 use pgherd_raft::config::process_environment;
 use pgherd_raft::group::{GroupConfig, LeaveOutcome, Phase, Timing};
 use pgherd_raft::model::{Member, MemberKind, Tags};
+use pgherd_raft::service::{Service, notify};
 use pgherd_raft::{Group, PeerSecurity, PeerServer, telemetry};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+/// Where lines go below `log.dir`: a data node may use the same directory.
+const LOG_FILE: &str = "pgherd-witness.log";
 /// How long a clean stop tries to give the votes back.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -32,7 +35,7 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match witness(&Arguments::parse()) {
+    let code = match witness(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<StartAgain>() => {
             telemetry::report("pgherd-witness", &error.context(StartAgain::exec()));
@@ -42,12 +45,14 @@ fn main() -> ExitCode {
             telemetry::report("pgherd-witness", &error);
             ExitCode::FAILURE
         }
-    }
+    };
+    telemetry::finish();
+    code
 }
 
 fn witness(arguments: &Arguments) -> anyhow::Result<()> {
     let (config, warnings) = Config::load(&arguments.config, &process_environment())?;
-    telemetry::start(config.log_level)?;
+    telemetry::start(&config.log, LOG_FILE)?;
     for warning in &warnings {
         warn!("{warning}");
     }
@@ -72,11 +77,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
         ends.spawn(end_of(scope.clone(), group.clone()));
         groups.push((scope.clone(), group));
     }
+    notify(Service::Ready);
     let ended = tokio::select! {
         _ = terminate.recv() => { info!("received SIGTERM: stopping"); None }
         _ = interrupt.recv() => { info!("received SIGINT: stopping"); None }
         Some(Ok(why)) = ends.join_next() => Some(why),
     };
+    notify(Service::Stopping);
     ends.shutdown().await;
     stop(groups).await;
     server.shutdown().await;
@@ -143,6 +150,7 @@ fn group_config(config: &Config, scope: &str) -> GroupConfig {
             name: config.name.clone(),
             kind: MemberKind::Witness,
             raft_addr: config.self_addr.to_string(),
+            votes: true,
             api_url: None,
             postgres: None,
             tags: Tags::default(),

@@ -12,6 +12,7 @@
 //! all of them at once, each with key, place and cure. Must never show a password.
 
 mod environment;
+mod log;
 mod problem;
 mod quantity;
 mod raft;
@@ -25,6 +26,7 @@ use std::path::{Path, PathBuf};
 pub use environment::{
     Environment, Form, Variable, common_variables, is_configuration_variable, process_environment,
 };
+pub use log::read_log;
 pub use problem::{ConfigErrors, Problem, Report, Severity, Warning};
 pub use quantity::{Unit, integer, milliseconds};
 pub use raft::{Raft, read_raft};

@@ -10,7 +10,7 @@ use crate::address::{HostPort, ListenAddress, is_loopback};
 /// The section `raft`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Raft {
-    /// Where the other members reach this one; none: it takes part without a vote.
+    /// Where the other members reach this one; none: it takes part without a vote, on a port which the system chooses.
     pub self_addr: Option<HostPort>,
     /// Where the peers' port is opened; default `self_addr`.
     pub bind_addr: Option<ListenAddress>,

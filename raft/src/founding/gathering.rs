@@ -155,7 +155,7 @@ impl Founding {
         };
         let mut actions = Vec::new();
         for (addr, target) in &mut self.targets {
-            let new = matches!(&target.seen, Some((_, Status::New { .. })));
+            let new = matches!(&target.seen, Some((_, Status::New { identity, .. })) if identity.votes());
             let missing =
                 target.id().is_some_and(|id| id != self.me.id && !gathering.founders.contains_key(&id));
             let due = target.asked.is_none_or(|asked| now.since(asked) >= ASK_EVERY);
@@ -177,8 +177,9 @@ impl Founding {
             match &target.seen {
                 Some((number, status)) if *number >= self.fresh_from => match status {
                     Status::New { identity, .. } => {
-                        let counts =
-                            identity.id == self.me.id || gathering.founders.contains_key(&identity.id);
+                        let counts = identity.id == self.me.id
+                            || gathering.founders.contains_key(&identity.id)
+                            || !identity.votes();
                         if !counts && self.keeps(Rule::EverybodyWhoAnswers) {
                             promises.push(addr.clone());
                         }
@@ -262,21 +263,51 @@ impl Founding {
         self.has_majority(&self.me, &self.partners, |id| id == self.me.id || new.contains(&id))
     }
 
-    fn new_partners(&self) -> impl Iterator<Item = &Identity> {
+    pub(super) fn new_partners(&self) -> impl Iterator<Item = &Identity> {
         self.partners.iter().filter_map(|addr| match &self.targets.get(addr)?.seen.as_ref()?.1 {
             Status::New { identity, .. } if identity.id != self.me.id => Some(identity),
             Status::New { .. } | Status::Member { .. } | Status::OtherScope | Status::Unreachable => None,
         })
     }
 
+    /// The data node whose turn it is rather than this node's: a witness leaves it to any of them.
     fn smaller_data_node(&self) -> Option<&Identity> {
-        self.new_partners()
-            .filter(|other| other.is_data() && other.addr() < self.me.addr())
-            .min_by_key(|o| o.addr())
+        let goes_first = |other: &&Identity| {
+            other.coordinates() && (!self.me.coordinates() || other.addr() < self.me.addr())
+        };
+        self.new_partners().filter(goes_first).min_by_key(|o| o.addr())
+    }
+
+    /// A sentence for the operator: whom this node waits for, and why.
+    pub fn waiting_for(&self) -> String {
+        if let Some(refused) = &self.refused {
+            return refused.clone();
+        }
+        if let Some(waiting) = self.waiting_for_founders() {
+            return waiting;
+        }
+        if let Some(promise) = self.promise.as_ref().filter(|_| !self.is_joining()) {
+            return format!(
+                "the founding by {}, to which this node has promised itself; if that node is gone for good, remove this node's raft.data_dir",
+                promise.coordinator_addr
+            );
+        }
+        if let Some((group, via)) = &self.group {
+            if via == self.me.addr() {
+                return format!(
+                    "the group {group} to have another Raft leader: its members take an earlier node at this node's own address ({via}) for it"
+                );
+            }
+            return format!("the group {group} to let this node in, asked at {via}");
+        }
+        if let Some(via) = &self.hint {
+            return format!("the group which is said to exist at {via}");
+        }
+        self.waiting_to_begin()
     }
 
     /// The sentence of a coordinator; none for others.
-    pub(super) fn waiting_for_founders(&self) -> Option<String> {
+    fn waiting_for_founders(&self) -> Option<String> {
         if self.promise.as_ref().is_some_and(|promise| promise.sealed.is_some()) {
             return Some("Raft to be initialised with the founders".to_owned());
         }
@@ -297,14 +328,18 @@ impl Founding {
         Some(sentence)
     }
 
-    pub(super) fn waiting_to_begin(&self) -> String {
+    fn waiting_to_begin(&self) -> String {
         if let Some(promise) = self.promises_seen().next() {
             return format!("the founding by {}", promise.coordinator_addr);
         }
         if let Some(smaller) = self.smaller_data_node() {
             return format!("{} ({}) to found the cluster", smaller.member.name, smaller.addr());
         }
-        if !self.me.is_data() {
+        if !self.me.votes() {
+            return "a voter among raft.partner_addrs: this node has no raft.self_addr and founds nothing itself"
+                .to_owned();
+        }
+        if !self.may_coordinate() {
             return "a data node to found the cluster: a witness does not".to_owned();
         }
         let silent: Vec<String> =

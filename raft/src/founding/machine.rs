@@ -53,6 +53,13 @@ pub enum Action {
         /// Which group: only its Raft messages are accepted from now on.
         group: GroupId,
     },
+    /// Tell the witness at this address that a data node without a vote wishes a founding. Repeated until a group exists.
+    Wish {
+        /// Where.
+        addr: String,
+        /// What this node's configuration lists.
+        partners: Vec<String>,
+    },
     /// This node can never take part: a sentence with the cure.
     Refuse(String),
 }
@@ -112,12 +119,14 @@ pub struct Founding {
     /// The founding which this node coordinates.
     pub(super) gathering: Option<Gathering>,
     /// A group that exists, and where. A group never ceases to exist.
-    group: Option<(GroupId, String)>,
+    pub(super) group: Option<(GroupId, String)>,
     /// Somebody said that there is a group at this address.
     pub(super) hint: Option<String>,
     stands_back_until: BootTime,
+    /// A data node without a vote wishes that this witness founds the group.
+    pub(super) is_wished: bool,
     repeated: Option<BootTime>,
-    refused: Option<String>,
+    pub(super) refused: Option<String>,
     #[cfg(test)]
     pub(super) broken: Vec<Rule>,
 }
@@ -125,8 +134,11 @@ pub struct Founding {
 impl Founding {
     /// A node at the start of its process. `partners` is what the configuration lists, `promise` what the store says.
     pub fn new(me: Identity, partners: &[String], promise: Option<Promise>, now: BootTime) -> Self {
+        // A witness that coordinates by wish keeps to the list which it was told.
+        let told = promise.as_ref().filter(|promise| promise.coordinator == me.id && !me.coordinates());
+        let is_wished = told.is_some();
         let mut others: Vec<String> = Vec::new();
-        for addr in partners {
+        for addr in partners.iter().chain(told.iter().flat_map(|promise| &promise.listed)) {
             if addr != me.addr() && !others.contains(addr) {
                 others.push(addr.clone());
             }
@@ -142,6 +154,7 @@ impl Founding {
             group: None,
             hint: None,
             stands_back_until: now,
+            is_wished,
             repeated: None,
             refused: None,
             #[cfg(test)]
@@ -272,7 +285,7 @@ impl Founding {
                 });
             }
         }
-        if self.refused.is_some() || !request.coordinator.is_data() {
+        if self.refused.is_some() || !self.me.votes() || !request.coordinator.votes() {
             return Some(PromiseVerdict::NotYet);
         }
         None
@@ -328,7 +341,7 @@ impl Founding {
     pub(super) fn may_begin(&self, now: BootTime) -> bool {
         let free = self.promise.is_none() && self.group.is_none() && self.hint.is_none();
         let turn = now >= self.stands_back_until || !self.keeps(Rule::TakeTurns);
-        free && self.refused.is_none() && turn && self.me.is_data()
+        free && self.refused.is_none() && turn && self.may_coordinate()
     }
 
     /// Keeps what is known of the addresses that are still of interest, and asks all of them soon.
@@ -348,10 +361,11 @@ impl Founding {
         }
     }
 
-    fn go_on(&mut self, now: BootTime) -> Vec<Action> {
+    pub(super) fn go_on(&mut self, now: BootTime) -> Vec<Action> {
         let mut actions = self.gather(now);
         actions.append(&mut self.probe(now));
         actions.append(&mut self.join(now));
+        actions.append(&mut self.wish(now));
         actions
     }
 
@@ -374,7 +388,7 @@ impl Founding {
         actions
     }
 
-    fn is_due(&mut self, now: BootTime) -> bool {
+    pub(super) fn is_due(&mut self, now: BootTime) -> bool {
         let due = self.repeated.is_none_or(|last| now.since(last) >= REPEAT_EVERY);
         if due {
             self.repeated = Some(now);
@@ -424,7 +438,10 @@ impl Founding {
         let yields = (other.addr(), other.id) < (self.me.addr(), self.me.id);
         let name = &self.me.member.name;
         let sentence = if other.member.name == *name {
-            format!("the name {name} is used by the node at {}: give this node another name", other.addr())
+            format!(
+                "there is already a node named '{name}' running at {}: give this node another name",
+                other.addr()
+            )
         } else if other.addr() == self.me.addr() {
             format!(
                 "the peer address {} is used by {}: give this node its own raft.self_addr",
@@ -468,33 +485,5 @@ impl Founding {
             && self.targets.values().all(|target| {
                 matches!(&target.seen, Some((number, Status::New { .. })) if *number >= self.fresh_from)
             })
-    }
-
-    /// A sentence for the operator: whom this node waits for, and why.
-    pub fn waiting_for(&self) -> String {
-        if let Some(refused) = &self.refused {
-            return refused.clone();
-        }
-        if let Some(waiting) = self.waiting_for_founders() {
-            return waiting;
-        }
-        if let Some(promise) = self.promise.as_ref().filter(|_| !self.is_joining()) {
-            return format!(
-                "the founding by {}, to which this node has promised itself; if that node is gone for good, remove this node's raft.data_dir",
-                promise.coordinator_addr
-            );
-        }
-        if let Some((group, via)) = &self.group {
-            if via == self.me.addr() {
-                return format!(
-                    "the group {group} to have another Raft leader: its members take an earlier node at this node's own address ({via}) for it"
-                );
-            }
-            return format!("the group {group} to let this node in, asked at {via}");
-        }
-        if let Some(via) = &self.hint {
-            return format!("the group which is said to exist at {via}");
-        }
-        self.waiting_to_begin()
     }
 }

@@ -19,9 +19,15 @@ impl Identity {
         &self.member.raft_addr
     }
 
-    /// A witness never coordinates.
-    pub fn is_data(&self) -> bool {
-        self.member.kind == MemberKind::Data
+    /// It coordinates by itself: a witness does so only when a data node without a vote wishes it, and one without a
+    /// vote never does.
+    pub fn coordinates(&self) -> bool {
+        self.member.kind == MemberKind::Data && self.votes()
+    }
+
+    /// It may be a founder.
+    pub fn votes(&self) -> bool {
+        self.member.votes
     }
 }
 

@@ -5,6 +5,9 @@
 //! a founding: it promises itself to it durably, then asks the others for the same promise, looks once more at those
 //! which did not answer, and initialises Raft with those which promised. The group's id is the founding's.
 //!
+//! A data node without a vote is no founder. When the partners which answer are witnesses only, it tells them its list and
+//! wishes a founding, and a witness coordinates one as a data node would, with that list beside its own.
+//!
 //! What is promised, and why it holds:
 //!
 //! - *Each node takes part in one founding.* The promise is durable before it is given, and only the coordinator can
@@ -24,6 +27,7 @@
 mod gathering;
 mod machine;
 mod message;
+mod wishing;
 
 pub use machine::{Action, Founding};
 pub use message::{Identity, Promise, PromiseAnswer, PromiseRequest, PromiseVerdict, Status};

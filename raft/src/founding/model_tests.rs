@@ -51,6 +51,8 @@ struct Setting {
     forgetful: bool,
     /// The last node is a witness which lists nobody.
     witness: bool,
+    /// Some data nodes, or all of them, have no vote, and nobody lists them.
+    listeners: bool,
 }
 
 #[derive(Clone)]
@@ -61,6 +63,7 @@ enum Message {
     Answer(PromiseAnswer),
     Raft { group: GroupId, founders: BTreeSet<usize> },
     Join,
+    Wish { partners: Vec<String> },
     Invitation { group: GroupId },
     Taken { group: GroupId, founders: BTreeSet<usize> },
 }
@@ -107,11 +110,12 @@ fn index(addr: &str) -> usize {
     addr[1..addr.len() - 2].parse().expect("n<index>:1")
 }
 
-fn identity(node: usize, kind: MemberKind) -> Identity {
+fn identity(node: usize, kind: MemberKind, votes: bool) -> Identity {
     let member = Member {
         name: format!("node{node}").parse().expect("valid"),
         kind,
         raft_addr: addr(node),
+        votes,
         api_url: None,
         postgres: None,
         tags: Tags::default(),
@@ -129,13 +133,16 @@ impl World {
                 edges.extend([(a, b), (b, a)]);
             }
         }
+        let has_vote: Vec<bool> =
+            (0..count).map(|node| !setting.listeners || node == count - 1 || random.chance(40)).collect();
         let nodes = (0..count).map(|node| {
             let is_witness = setting.witness && node == count - 1;
             let kind = if is_witness { MemberKind::Witness } else { MemberKind::Data };
-            let listed = (0..count).filter(|other| edges.contains(&(node, *other)) && !is_witness);
+            let listed =
+                (0..count).filter(|other| edges.contains(&(node, *other)) && !is_witness && has_vote[*other]);
             let spread = if random.chance(30) { 200 } else { 8_000 };
             Node {
-                identity: identity(node, kind),
+                identity: identity(node, kind, has_vote[node]),
                 partners: listed.collect(),
                 starts: BootTime(Duration::from_millis(random.below(spread))),
                 up: false,
@@ -227,6 +234,7 @@ impl World {
                     return true;
                 }
                 Action::Join { via, .. } => self.send(i, index(&via), Message::Join),
+                Action::Wish { addr, partners } => self.send(i, index(&addr), Message::Wish { partners }),
                 Action::Refuse(why) => panic!("refused without a reason: {why}"),
             }
         }
@@ -277,6 +285,7 @@ impl World {
             (Message::Invitation { group }, Some(machine), _) => {
                 (machine.invited(group, &addr(from), now), None)
             }
+            (Message::Wish { partners }, Some(machine), _) => (machine.wished(&partners, now), None),
             (Message::Join, None, Some((group, founders))) => {
                 (Vec::new(), Some(Message::Taken { group: *group, founders: founders.clone() }))
             }
@@ -427,6 +436,7 @@ const WILD: Setting = Setting {
     broken: None,
     forgetful: false,
     witness: false,
+    listeners: false,
 };
 const EAGER: Setting = Setting { eager: true, ..WILD };
 const STORM: Setting = Setting { storm: 4, ..EAGER };
@@ -467,6 +477,14 @@ fn equal_lists_never_make_two_groups() {
 fn a_witness_that_lists_nobody_is_taken_in_by_one_founding() {
     worlds(75, Setting { witness: true, ..WILD });
     worlds(75, Setting { witness: true, ..EAGER });
+}
+
+#[test]
+fn a_witness_that_founds_by_wish_makes_no_second_group() {
+    let setting = Setting { witness: true, listeners: true, ..WILD };
+    worlds(150, setting);
+    worlds(75, Setting { eager: true, ..setting });
+    worlds(75, Setting { eager: true, storm: 4, ..setting });
 }
 
 #[test]

@@ -32,6 +32,7 @@ enum Event {
     Ask { from: String, to: String, request: PromiseRequest },
     Answer { from: String, to: String, answer: PromiseAnswer },
     Join { from: String, via: String },
+    Wish { from: String, to: String, partners: Vec<String> },
     Raft { to: String, group: GroupId },
 }
 
@@ -67,11 +68,13 @@ impl Runner for Script {
         match command.name.as_str() {
             "node" => {
                 let is_witness = args.take_key("kind") == Some("witness");
+                let votes = args.take_key("votes") != Some("no");
                 let name = args.take_key("name").unwrap_or(&first).parse()?;
                 let member = Member {
                     name,
                     kind: if is_witness { MemberKind::Witness } else { MemberKind::Data },
                     raft_addr: addr(args.take_key("addr").unwrap_or(&first)),
+                    votes,
                     api_url: None,
                     postgres: None,
                     tags: Tags::default(),
@@ -210,6 +213,9 @@ impl Script {
                     return;
                 }
                 Action::Join { via, .. } => self.events.push(Event::Join { from, via: at(&via) }),
+                Action::Wish { addr, partners } => {
+                    self.events.push(Event::Wish { from, to: at(&addr), partners });
+                }
                 Action::Refuse(why) => {
                     self.out += &format!("{name} gives up: {why}\n");
                     let node = self.node(name);
@@ -280,13 +286,19 @@ impl Script {
                     (node.group, node.machine) = (Some(group), None);
                 }
             }
+            Event::Wish { from, to, partners } if self.reaches(&from, &to) => {
+                self.out += &format!("{from} wishes that {to} founds\n");
+                let Some(machine) = self.node(&to).machine.as_mut() else { return };
+                let actions = machine.wished(&partners, now);
+                self.act(&to, actions);
+            }
             Event::Raft { to, group } if self.nodes.get(&to).is_some_and(|node| node.up) => {
                 let node = self.node(&to);
                 if node.machine.as_ref().is_some_and(|machine| machine.accepts() == Some(group)) {
                     (node.group, node.machine) = (Some(group), None);
                 }
             }
-            Event::Ask { .. } | Event::Join { .. } | Event::Raft { .. } => {}
+            Event::Ask { .. } | Event::Join { .. } | Event::Wish { .. } | Event::Raft { .. } => {}
         }
     }
 }
@@ -311,6 +323,7 @@ fn a_node_is_not_told_to_ask_itself() {
         name: "a".parse().expect("a valid name"),
         kind: MemberKind::Data,
         raft_addr: addr("a"),
+        votes: true,
         api_url: None,
         postgres: None,
         tags: Tags::default(),

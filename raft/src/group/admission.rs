@@ -107,7 +107,7 @@ async fn make_room(
     }
     if *old == node.id || answers(node, *old, &bearer.raft_addr).await {
         return Err(JoinAnswer::Refused(format!(
-            "there is already a node named '{}' running at {}; stop it, or give this node another name",
+            "there is already a node named '{}' running at {}: stop it, or give this node another name",
             member.name, bearer.raft_addr
         )));
     }

@@ -68,9 +68,13 @@ async fn takes_part(node: &Node, kind: Kind) -> Result<(), Status> {
         | Kind::Quiet
         | Kind::Propose
         | Kind::Read => !node.marks.is_trusted_within(TRUST_LIMIT).await,
-        Kind::Report | Kind::Probe | Kind::Promise | Kind::Join | Kind::Members | Kind::Invite => {
-            node.marks.is_put_back()
-        }
+        Kind::Report
+        | Kind::Probe
+        | Kind::Promise
+        | Kind::Join
+        | Kind::Members
+        | Kind::Invite
+        | Kind::Wish => node.marks.is_put_back(),
         Kind::Recall => false,
     };
     if waits {
@@ -92,7 +96,7 @@ fn admit(node: &Node, kind: Kind, envelope: &Envelope) -> Result<(), Status> {
     }
     let own = node.identity.group().map_or(0, |group| group.0);
     let strangers_may =
-        matches!(kind, Kind::Probe | Kind::Promise | Kind::Join | Kind::Members | Kind::Invite);
+        matches!(kind, Kind::Probe | Kind::Promise | Kind::Join | Kind::Members | Kind::Invite | Kind::Wish);
     if strangers_may && (own == 0 || envelope.group == 0) || own == envelope.group && own != 0 {
         return Ok(());
     }
@@ -173,6 +177,10 @@ async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<byt
         }
         Kind::Invite => {
             founder::invite(node, decode(payload)?).await;
+            reply(Ok(()))
+        }
+        Kind::Wish => {
+            founder::wish(node, &decode(payload)?).await;
             reply(Ok(()))
         }
         Kind::Recall => reply(Ok(Recalled::by(node))),

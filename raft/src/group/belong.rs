@@ -104,6 +104,8 @@ fn show_waiting(node: &Node, applied: &Applied) {
             "the election of this node, the only voter".to_owned()
         } else if voters.contains(&node.id) {
             format!("a majority of the voters: this node and {}; start the missing ones", others.join(", "))
+        } else if !node.config.member.votes {
+            format!("a majority of the voters: {}; this node has no vote", others.join(", "))
         } else {
             format!("{}: this node gave its vote back when it stopped; start those first", others.join(", "))
         };

@@ -47,6 +47,13 @@ pub(crate) struct Invitation {
     pub(crate) via: String,
 }
 
+/// "Found a group: I have no vote."
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FoundingWish {
+    /// What the sender's configuration lists.
+    pub(crate) partners: Vec<String>,
+}
+
 impl Founder {
     /// With the end of the queue at which the driver takes.
     pub(crate) fn new(machine: Option<Founding>) -> (Self, mpsc::Receiver<Action>) {
@@ -95,6 +102,11 @@ pub(crate) async fn invite(node: &Node, invitation: Invitation) {
     let Invitation { group, via } = invitation.clone();
     *node.founder.invitation.lock().unwrap_or_else(PoisonError::into_inner) = Some(invitation);
     event(node, |machine| (machine.invited(group, &via, clock::now()), ())).await;
+}
+
+/// A data node without a vote wishes a founding. One that belongs to a group does not listen.
+pub(crate) async fn wish(node: &Node, wish: &FoundingWish) {
+    event(node, |machine| (machine.wished(&wish.partners, clock::now()), ())).await;
 }
 
 /// Lets the machine take an event: what must be durable is, the rest waits for the driver.
@@ -210,6 +222,18 @@ async fn perform(node: &Arc<Node>, action: Action, calls: &mut JoinSet<Event>) {
         Action::Join { via, group } => {
             calls.spawn(async move {
                 belong::ask(&node, &via, group).await;
+                Event::Nothing
+            });
+        }
+        Action::Wish { addr, partners } => {
+            calls.spawn(async move {
+                let target = Target { addr, id: None };
+                let wish = FoundingWish { partners };
+                let told: Result<(), _> =
+                    node.peers.call(&target, None, Kind::Wish, &wish, ANSWER_LIMIT).await;
+                if let Err(failure) = told {
+                    tracing::debug!("{} does not take note of a wish: {failure}", target.addr);
+                }
                 Event::Nothing
             });
         }

@@ -51,6 +51,7 @@ impl LeaseVoter {
             let applied = Arc::clone(&self.applied.borrow());
             let lease = &applied.state.lease;
             if lease.epoch == request.epoch && !lease.voters.contains(&self.me) {
+                voter.overhear(lease, request, clock::now());
                 Answer { floor: None, verdict: RenewalVerdict::NotAVoter }
             } else {
                 voter.renewal(lease, request, clock::now())

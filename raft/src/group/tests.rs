@@ -30,6 +30,7 @@ fn member(name: &str, raft_addr: &str) -> Member {
         name: name.parse().expect("a valid name"),
         kind: MemberKind::Data,
         raft_addr: raft_addr.to_owned(),
+        votes: true,
         api_url: Some(format!("http://{raft_addr}")),
         postgres: Some(PostgresAddr { host: "127.0.0.1".to_owned(), port: 5432 }),
         tags: Tags::default(),

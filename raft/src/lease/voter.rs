@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arithmetic::BootTime;
 use super::message::{CloseRequest, CloseVerdict, Renewal, RenewalVerdict};
-use crate::model::{Epoch, Lease};
+use crate::model::{Epoch, Lease, Tenure};
 
 /// The voter's state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,14 @@ impl Voter {
         }
     }
 
+    /// A renewal reached one that does not vote: it says only that the holder is there.
+    pub fn overhear(&mut self, lease: &Lease, request: &Renewal, now: BootTime) {
+        self.learn(lease, now);
+        if is_of_the_holder(lease, request) {
+            self.quiet_since = self.quiet_since.max(now);
+        }
+    }
+
     /// Answers a renewal against the applied record.
     ///
     /// The floor is raised in memory at once, so that nothing contradicts the answer while it is being written.
@@ -72,12 +80,7 @@ impl Voter {
         if request.epoch > lease.epoch {
             return refuse(RenewalVerdict::Behind);
         }
-        let named = lease.epoch == request.epoch
-            && lease
-                .tenure
-                .as_ref()
-                .is_some_and(|tenure| tenure.holder == request.holder && tenure.session == request.session);
-        if !named {
+        if !is_of_the_holder(lease, request) {
             return refuse(RenewalVerdict::Superseded { epoch: lease.epoch });
         }
         if request.epoch < self.floor {
@@ -117,4 +120,10 @@ impl Voter {
     fn to_write(&self) -> Option<Epoch> {
         (self.floor > self.written).then_some(self.floor)
     }
+}
+
+/// Does the record name the sender in this epoch?
+fn is_of_the_holder(lease: &Lease, request: &Renewal) -> bool {
+    let names = |tenure: &Tenure| tenure.holder == request.holder && tenure.session == request.session;
+    lease.epoch == request.epoch && lease.tenure.as_ref().is_some_and(names)
 }

@@ -126,13 +126,14 @@ fn found(
             return Err(Rejection::Member { id: *id });
         }
     }
-    if members.is_empty() {
-        return Err(Rejection::Voters);
-    }
     if members.len() > MAX_MEMBERS {
         return Err(Rejection::Limit { what: format!("a cluster has at most {MAX_MEMBERS} members") });
     }
-    let voters = members.keys().copied().collect();
+    let voters: BTreeSet<MemberId> =
+        members.iter().filter(|(_, member)| member.votes).map(|(id, _)| *id).collect();
+    if voters.is_empty() {
+        return Err(Rejection::Voters);
+    }
     *state = ClusterState {
         group: Some(group),
         scope: scope.to_owned(),

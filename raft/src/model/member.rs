@@ -30,6 +30,19 @@ pub struct Member {
     pub postgres: Option<PostgresAddr>,
     /// The operator's tags in the order of the configuration file.
     pub tags: Tags,
+    /// False: it never becomes a voter, neither Raft's nor the lease's. It has the log, may hold the lease, and is heard
+    /// in nothing that a majority decides.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub votes: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands references over")]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// Host and port of a PostgreSQL server.

@@ -70,6 +70,16 @@ impl ClusterState {
         self.members.get(&id).is_some_and(|member| member.kind == MemberKind::Data)
     }
 
+    /// Members without a vote: they hear the holder's renewals, and their answers count nowhere.
+    pub fn listeners(&self) -> impl Iterator<Item = MemberId> {
+        self.members.iter().filter(|(_, member)| !member.votes).map(|(id, _)| *id)
+    }
+
+    /// This member never votes.
+    pub fn is_listener(&self, id: MemberId) -> bool {
+        self.members.get(&id).is_some_and(|member| !member.votes)
+    }
+
     /// The name of a member for a sentence; its id when it is not known.
     pub fn name_of(&self, id: MemberId) -> String {
         self.members.get(&id).map_or_else(|| id.to_string(), |member| member.name.to_string())

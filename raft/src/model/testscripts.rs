@@ -33,6 +33,7 @@ fn member(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Member> {
         name: args.take_key("name").unwrap_or(name).parse()?,
         kind,
         raft_addr: args.take_key("addr").map_or_else(|| format!("{name}:2000"), str::to_owned),
+        votes: true,
         api_url: None,
         postgres: None,
         tags: Tags::default(),
@@ -197,6 +198,7 @@ fn found(list: &str, witness: &str) -> Result<Vec<(MemberId, Member)>> {
                 name: format!("n{n}").parse()?,
                 kind: MemberKind::Data,
                 raft_addr: format!("n{n}:2000"),
+                votes: true,
                 api_url: None,
                 postgres: None,
                 tags: Tags::default(),
@@ -216,7 +218,15 @@ fn found(list: &str, witness: &str) -> Result<Vec<(MemberId, Member)>> {
         let kind = if letter == witness { MemberKind::Witness } else { MemberKind::Data };
         let raft_addr = format!("{}:2000", parts.next().unwrap_or(letter));
         let name = name.parse()?;
-        let member = Member { name, kind, raft_addr, api_url: None, postgres: None, tags: Tags::default() };
+        let member = Member {
+            name,
+            kind,
+            raft_addr,
+            votes: true,
+            api_url: None,
+            postgres: None,
+            tags: Tags::default(),
+        };
         members.push((id(letter), member));
     }
     Ok(members)
@@ -324,7 +334,7 @@ macro_rules! names {
 }
 
 names!(command_name, COMMANDS, Command: Found PutMember RemoveMember SetLeaving Grant Release Transfer SetVoters
-    SetSystemIdentifier SetSettings SetIntent EndIntent ScheduleSwitchover CancelSchedule BeginScheduled Fence WidenSync NarrowSync SetFailsafe Record
+    SetSystemIdentifier SetSettings SetIntent EndIntent ScheduleSwitchover CancelSchedule BeginScheduled Fence WidenSync NarrowSync SetFailsafe Record SetHistory
     ReserveTimeline);
 names!(rejection_name, REJECTIONS, Rejection: Founding Epoch Revision Tenure TooFewCloses Pinned Voters Member
     NameTaken AddressTaken StillVoter SystemIdentifier Intent Limit TooFewFences BehindFence Synchrony Failsafe);

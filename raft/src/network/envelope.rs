@@ -119,6 +119,8 @@ kinds! {
     Members = 33,
     /// To a partner that is in no group: there is one, ask to be let in.
     Invite = 34,
+    /// To a witness that is in no group: a data node without a vote wishes a founding.
+    Wish = 35,
     /// What do you remember of me?
     Recall = 40,
 }

@@ -10,14 +10,16 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pgherd_raft::config::{Environment, Report, Section, Unit, not_a, read_boolean, read_raft, shown_key};
+use pgherd_raft::config::{
+    Environment, Report, Section, Unit, not_a, read_boolean, read_log, read_raft, shown_key,
+};
 use pgherd_raft::model::{MemberName, TagValue, Tags};
 use pgherd_raft::yaml::{Node, Value};
 
 use restapi::{connect_address, ctl, restapi};
 
 use super::effective::OwnSection;
-use super::types::{Config, Ctl, Fencing, Log, Watchdog, WatchdogMode};
+use super::types::{Config, Ctl, Fencing, Watchdog, WatchdogMode};
 
 /// Stores of Patroni which have no part in a cluster that brings its own.
 const OTHER_STORES: [&str; 6] = ["etcd", "etcd3", "consul", "zookeeper", "exhibitor", "kubernetes"];
@@ -54,7 +56,7 @@ pub(super) fn config(root: &Node, environment: &Environment, report: &Report) ->
     let store = postgresql.as_ref().map(|postgresql| beside(&postgresql.data_dir, "-raft"));
     let raft = read_raft(top.section("raft"), store);
     let tags = tags(&mut top);
-    let log = log(top.section("log"));
+    let log = read_log(top.section("log"));
     let watchdog = watchdog(top.section("watchdog"));
     let fencing = fencing(top.section("fencing"));
     other_keys(&mut top);
@@ -136,25 +138,6 @@ fn conflicting(section: &Section<'_>, tags: &Tags, flag: &str, priority: &str) {
         ),
         "keep one of the two",
     );
-}
-
-fn log(mut section: Section<'_>) -> Log {
-    let level = section.log_level("level").unwrap_or_default();
-    section.without_effect_yet(&[
-        "type",
-        "format",
-        "dateformat",
-        "dir",
-        "mode",
-        "file_num",
-        "file_size",
-        "loggers",
-        "static_fields",
-        "deduplicate_heartbeat_logs",
-    ]);
-    section.meaningless(&["traceback_level", "max_queue_size"], "has no meaning in pgherd");
-    section.close();
-    Log { level }
 }
 
 fn watchdog(mut section: Section<'_>) -> Watchdog {

@@ -360,7 +360,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
     Policy {
         ttl: Duration::from_secs(ttl),
         loop_wait: Duration::from_secs(10),
-        retry_timeout: Duration::from_secs(10),
+        retry_timeout: Duration::from_secs(2),
         maximum_lag_on_failover: 1_048_576,
         primary_start_timeout: Duration::from_secs(20),
         primary_stop_timeout: None,

@@ -158,7 +158,7 @@ rules! {
     RepairEpoch ChangeVoters ChangeTtl ChangeFailsafe BeginOwnEpoch Bootstrap RecordSystem RecordSettings
     HolderWithoutData RestartInPlace StartForPromotion ReserveTimeline Promote GiveBack Sick WatchdogMissing
     ArmGuard KeepSlots WidenSync ConfigureSync NarrowSync Lead Pause DisarmInPause Resume Paused TakeByWord
-    HandOverStop HandOverTransfer HandOverWait HandOverRefuse AwaitPrimary Clone StartStandby Rewind Diverged
+    HandOverStop HandOverTransfer HandOverWait HandOverRefuse AwaitPrimary Clone StartStandby Rewind Diverged StepDown
     Inconsistent Follow DiscardOldData Standby CatchUp StandBack Suspect EndStream AskWhetherSilent CutOff
     TakeCutOff Fence TakeFenced AwaitFences MayNotPromote BetterCandidate AskToClose Close TakeClosed
     TakeVacant AwaitBootstrap Restart Reinitialize AwaitRelease PrePromote PromotionCancelled BackOff StopAtOnce

@@ -759,6 +759,7 @@ pub(crate) fn member(node: &Node) -> Member {
         name: NAMES[node.place].parse().expect("valid"),
         kind: if node.is_data { MemberKind::Data } else { MemberKind::Witness },
         raft_addr: format!("{}:2380", NAMES[node.place]),
+        votes: true,
         api_url: None,
         postgres: node.is_data.then(|| postgres_addr(node.place)),
         tags: Tags::default(),
