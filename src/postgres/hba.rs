@@ -51,27 +51,37 @@ pub(super) fn render_ident(settings: &Settings) -> Option<String> {
 }
 
 fn method_of(settings: &Settings) -> &'static str {
-    if settings.superuser.password.is_some() { "scram-sha-256" } else { "reject" }
+    if settings.superuser.password.is_some() { password_method(settings) } else { "reject" }
+}
+
+/// `initdb --auth=md5` stores passwords in a form that nothing else understands; where it is not asked for, it is not
+/// offered.
+fn password_method(settings: &Settings) -> &'static str {
+    let is_md5 = |(name, value): &(String, Option<String>)| {
+        matches!(name.as_str(), "auth" | "auth-host" | "auth-local") && value.as_deref() == Some("md5")
+    };
+    if settings.initdb.iter().any(is_md5) { "md5" } else { "scram-sha-256" }
 }
 
 /// Without a password the superuser is whoever the operating system says it is.
 fn local_method(settings: &Settings) -> &'static str {
-    if settings.superuser.password.is_some() { "scram-sha-256" } else { "peer" }
+    if settings.superuser.password.is_some() { password_method(settings) } else { "peer" }
 }
 
 /// Passwords everywhere; without one only the operating system's word on the local socket.
 fn default_lines(settings: &Settings) -> Vec<String> {
     let replication = field(&settings.replication.username);
+    let method = password_method(settings);
     let mut lines = vec![
         format!("local all {} {}", field(&settings.superuser.username), local_method(settings)),
-        "local all all scram-sha-256".to_owned(),
-        format!("local replication {replication} scram-sha-256"),
-        format!("host replication {replication} all scram-sha-256"),
+        format!("local all all {method}"),
+        format!("local replication {replication} {method}"),
+        format!("host replication {replication} all {method}"),
     ];
     if settings.superuser.password.is_none() {
         lines.push(format!("host all {} all reject", field(&settings.superuser.username)));
     }
-    lines.push("host all all all scram-sha-256".to_owned());
+    lines.push(format!("host all all all {method}"));
     lines
 }
 
@@ -112,5 +122,10 @@ mod tests {
         assert!(render(&without).contains("local all \"postgres\" peer\n"));
         assert!(render(&without).contains("host all \"postgres\" all reject\n"));
         assert!(!render(&without).contains("trust"));
+        let mut old = settings();
+        old.initdb = vec![("auth-host".to_owned(), Some("md5".to_owned()))];
+        for text in [render(&old), render_for_bootstrap(&old)] {
+            assert!(text.contains(" md5\n") && !text.contains("scram"), "{text}");
+        }
     }
 }
