@@ -5,7 +5,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test sim bench verify fix deny toolchain tools
+.PHONY: demo test sim bench man verify fix deny toolchain tools
 
 demo: toolchain tools
 	@echo "building (release; the first time takes some minutes)"
@@ -25,6 +25,12 @@ sim: toolchain
 bench: toolchain tools
 	@$(CARGO) build --release --locked --workspace --bins --example bench
 	@exec $(TARGET)/release/examples/bench $(BENCH_ARGS)
+
+# Manual pages of pgherdctl: MAN_DIR says where, else into `man` beside the build.
+MAN_DIR ?= $(TARGET)/man
+man: toolchain
+	@mkdir -p $(MAN_DIR)
+	@$(CARGO) run --locked --quiet --bin pgherdctl -- man $(MAN_DIR)
 
 verify: toolchain
 	$(CARGO) fmt --all --check

@@ -19,6 +19,8 @@ use crate::tls::ClientSettings;
 const READ_PATIENCE: Duration = Duration::from_secs(2);
 /// Longer than the longest time for which a member waits for the outcome of an operation at usual settings.
 const OPERATION_PATIENCE: Duration = Duration::from_secs(120);
+/// A restart ends with the shutdown checkpoint of a big database, or with a crash recovery.
+const RESTART_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// The most bytes of an answer: a `/cluster` of hundreds of members fits.
 const MAX_ANSWER: usize = 4 * 1024 * 1024;
 
@@ -29,6 +31,14 @@ pub(super) struct Answer {
     pub(super) body: String,
     /// Why, where the body is Patroni's text only.
     pub(super) reason: Option<String>,
+}
+
+impl Answer {
+    /// A refusal for a sentence.
+    pub(super) fn refusal(&self) -> String {
+        let reason = self.reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("status code={}, ({}){reason}", self.status.as_u16(), self.body)
+    }
 }
 
 /// Why there is none.
@@ -75,6 +85,16 @@ impl Client {
     /// Asks the member at `host:port` to change a document.
     pub(super) async fn patch(&self, addr: &str, path: &str, body: String) -> Result<Answer, NoAnswer> {
         self.request(addr, path, Method::PATCH, body, OPERATION_PATIENCE).await
+    }
+
+    /// Asks the member at `host:port` for a restart, and waits until PostgreSQL is up again.
+    pub(super) async fn restart(&self, addr: &str, body: String) -> Result<Answer, NoAnswer> {
+        self.request(addr, "/restart", Method::POST, body, RESTART_PATIENCE).await
+    }
+
+    /// Asks the member at `host:port` to withdraw something.
+    pub(super) async fn delete(&self, addr: &str, path: &str) -> Result<Answer, NoAnswer> {
+        self.request(addr, path, Method::DELETE, String::new(), OPERATION_PATIENCE).await
     }
 
     async fn request(

@@ -123,7 +123,7 @@ impl Member {
 }
 
 /// `host:port` of an `http` URL, `https://host:port` of the other kind.
-fn rest_addr(url: &str) -> Option<&str> {
+pub(super) fn rest_addr(url: &str) -> Option<&str> {
     match url.strip_prefix("https://") {
         Some(rest) => url.get(..url.len() - rest.len() + rest.find('/').unwrap_or(rest.len())),
         None => url.strip_prefix("http://")?.split('/').next(),
@@ -134,6 +134,20 @@ impl Cluster {
     /// The member that holds the lease.
     pub(super) fn leader(&self) -> Option<&Member> {
         self.members.iter().find(|member| member.is_leader())
+    }
+
+    /// Where to ask for something that any member can do: the leader first, and at last those of the configuration.
+    pub(super) fn rest_addrs(&self, sources: &Sources) -> Vec<String> {
+        let mut members: Vec<&Member> = self.members.iter().collect();
+        members.sort_by_key(|member| !member.is_leader());
+        let mut addresses: Vec<String> = Vec::new();
+        let known = members.iter().filter_map(|member| member.rest_addr());
+        for address in known.chain(sources.restapi_addrs.iter().map(String::as_str)) {
+            if !addresses.iter().any(|other| other == address) {
+                addresses.push(address.to_owned());
+            }
+        }
+        addresses
     }
 
     /// How much the member that answered knows: a cut-off one knows no Raft leader and sees few members.

@@ -20,6 +20,8 @@ pub(super) struct Sources {
     pub(super) restapi_addrs: Vec<String>,
     /// `host:port` of peers' ports, which know the members' REST addresses.
     pub(super) partner_addrs: Vec<String>,
+    /// `raft.data_dir`: where a node keeps its part of the agreed state.
+    pub(super) store: Option<PathBuf>,
     /// The file that was read, for messages.
     pub(super) file: Option<PathBuf>,
     username: Option<String>,
@@ -76,6 +78,7 @@ impl Sources {
             scope: text(&["scope"]),
             restapi_addrs,
             partner_addrs,
+            store: text(&["raft", "data_dir"]).map(PathBuf::from),
             file: None,
             username: credential("username"),
             password: credential("password").map(Secret::new),

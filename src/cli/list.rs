@@ -1,23 +1,51 @@
 //! `list`: the members of a cluster as a table.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::arguments::{Format, ListArguments};
 use super::client::Client;
 use super::cluster::{self, Cluster, Member};
 use super::config::Sources;
+use super::moment::local_time;
 use super::output::Output;
-use super::table::{Column, Table};
-use super::{Failure, Format, ListArguments};
+use super::table::{Column, Table, flow};
+use super::{Failure, topology, watch};
 
-/// What `-W` means.
-const USUAL_WATCH: u64 = 2;
 /// PostgreSQL's port: hosts are shown without it when all members use it.
 const USUAL_PORT: u16 = 5432;
 /// A pending parameter's entry of more characters is hidden in a drawing.
 const LONGEST_REASON: usize = 50;
+
+/// How a cluster is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Style {
+    Pretty,
+    /// Pretty, as a tree.
+    Topology,
+    Tsv,
+    Json,
+    Yaml,
+}
+
+impl Style {
+    /// For the eye.
+    fn is_drawn(self) -> bool {
+        matches!(self, Self::Pretty | Self::Topology)
+    }
+}
+
+impl From<Format> for Style {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Pretty => Self::Pretty,
+            Format::Tsv => Self::Tsv,
+            Format::Json => Self::Json,
+            Format::Yaml => Self::Yaml,
+        }
+    }
+}
 
 /// Prints the clusters named, once or again and again.
 pub(super) async fn run(
@@ -26,63 +54,54 @@ pub(super) async fn run(
     client: &Client,
     arguments: &ListArguments,
 ) -> Result<(), Failure> {
-    let scopes = match arguments.scopes.as_slice() {
-        [] => vec![sources.scope_or(None)?],
-        named => named.to_vec(),
-    };
-    let watch = arguments.watch.or(arguments.watch_two.then_some(USUAL_WATCH));
-    loop {
-        let mut pages = Vec::new();
-        for scope in &scopes {
-            let found = cluster::find(sources, client, scope).await;
-            match (found, watch) {
-                (Ok(cluster), _) => {
-                    pages.push(page(&cluster, arguments.format, arguments.extended));
-                }
-                // Whoever watches wants to see the end of an outage, too.
-                (Err(Failure::Error(error)), Some(_)) => pages.push(format!("Error: {error:#}")),
-                (Err(failure), _) => return Err(failure),
-            }
-        }
-        if watch.is_some() {
-            output.clear();
-        }
-        if arguments.timestamp {
-            output.say(&local_time("%Y-%m-%d %H:%M:%S", Duration::ZERO));
-        }
-        for page in pages {
-            output.say(&page);
-        }
-        match watch {
-            Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds)).await,
-            None => return Ok(()),
-        }
+    let scopes = scopes(sources, &arguments.scopes)?;
+    watch::pages(output, arguments.watch, async || {
+        let pages = found(sources, client, &scopes, arguments.format.into(), arguments.extended).await?;
+        Ok(match arguments.timestamp {
+            true => format!("{}\n{pages}", local_time("%Y-%m-%d %H:%M:%S")),
+            false => pages,
+        })
+    })
+    .await
+}
+
+/// The clusters that are meant.
+pub(super) fn scopes(sources: &Sources, named: &[String]) -> Result<Vec<String>, Failure> {
+    Ok(if named.is_empty() { vec![sources.scope_or(None)?] } else { named.to_vec() })
+}
+
+/// Asks for clusters and prints them one below the other.
+pub(super) async fn found(
+    sources: &Sources,
+    client: &Client,
+    scopes: &[String],
+    style: Style,
+    is_extended: bool,
+) -> Result<String, Failure> {
+    let mut pages = Vec::new();
+    for scope in scopes {
+        let cluster = cluster::find(sources, client, scope).await?;
+        pages.push(page(&cluster, style, is_extended));
+    }
+    Ok(pages.join("\n"))
+}
+
+/// A cluster in one of the styles.
+pub(super) fn page(cluster: &Cluster, style: Style, is_extended: bool) -> String {
+    let table = table(cluster, style, is_extended);
+    match style {
+        Style::Pretty | Style::Topology => [table.pretty(), footer(cluster)].concat(),
+        Style::Tsv => table.tsv("\t"),
+        Style::Json => table.json(),
+        Style::Yaml => table.yaml(),
     }
 }
 
-/// This machine's time in its zone, or so much later.
-pub(super) fn local_time(format: &str, later: Duration) -> String {
-    let time = jiff::Timestamp::try_from(pgherd_raft::clock::wall() + later).unwrap_or_default();
-    time.to_zoned(jiff::tz::TimeZone::system()).strftime(format).to_string()
-}
-
-/// A cluster in one of the formats.
-pub(super) fn page(cluster: &Cluster, format: Format, is_extended: bool) -> String {
-    let table = table(cluster, format, is_extended);
-    match format {
-        Format::Pretty => [table.pretty(), footer(cluster)].concat(),
-        Format::Tsv => table.tsv(),
-        Format::Json => table.json(),
-        Format::Yaml => table.yaml(),
-    }
-}
-
-fn table(cluster: &Cluster, format: Format, is_extended: bool) -> Table {
-    let is_pretty = format == Format::Pretty;
-    let left = |key| Column { key, title: Some(key), is_right: false };
-    let right = |key, title| Column { key, title: Some(title), is_right: true };
+fn table(cluster: &Cluster, style: Style, is_extended: bool) -> Table {
+    let left = |key: &'static str| Column::titled(key, key, false);
+    let right = |key: &'static str, title: &'static str| Column::titled(key, title, true);
     let mut columns = vec![
-        Column { key: "Cluster", title: None, is_right: false },
+        Column { key: "Cluster".into(), title: None, is_right: false },
         left("Member"),
         left("Host"),
         left("Role"),
@@ -94,18 +113,24 @@ fn table(cluster: &Cluster, format: Format, is_extended: bool) -> Table {
         right("Replay Lag", "Lag"),
     ];
     let has_port = shows_ports(&cluster.members);
-    let rows = cluster.members.iter().map(|member| usual_cells(cluster, member, has_port));
+    let members: Vec<(usize, &Member)> = match style {
+        Style::Topology => topology::tree(cluster),
+        Style::Pretty | Style::Tsv | Style::Json | Style::Yaml => {
+            cluster.members.iter().map(|member| (0, member)).collect()
+        }
+    };
+    let rows = members.iter().map(|(depth, member)| usual_cells(cluster, *depth, member, has_port));
     let mut rows: Vec<Vec<Value>> = rows.collect();
     let mut has_rules = false;
-    for (key, cell) in extra_columns(is_pretty) {
-        let cells: Vec<Value> = cluster.members.iter().map(cell).collect();
+    for (key, cell) in extra_columns(style) {
+        let cells: Vec<Value> = members.iter().map(|(_, member)| cell(member)).collect();
         let is_empty = cells
             .iter()
             .all(|cell| cell.is_null() || cell.as_object().is_some_and(serde_json::Map::is_empty));
         if is_empty && !is_extended {
             continue;
         }
-        has_rules |= key == "Tags" || key == "Pending restart reason";
+        has_rules |= style == Style::Pretty && (key == "Tags" || key == "Pending restart reason");
         columns.push(left(key));
         for (row, cell) in rows.iter_mut().zip(cells) {
             row.push(cell);
@@ -129,7 +154,7 @@ fn shows_ports(members: &[Member]) -> bool {
     hosts.len() < members.len() || members.iter().any(|member| member.port.is_some_and(|p| p != USUAL_PORT))
 }
 
-fn usual_cells(cluster: &Cluster, member: &Member, has_port: bool) -> Vec<Value> {
+fn usual_cells(cluster: &Cluster, depth: usize, member: &Member, has_port: bool) -> Vec<Value> {
     let host = match (&member.host, member.port) {
         (Some(host), Some(port)) if has_port && host.contains(':') => format!("[{host}]:{port}"),
         (Some(host), Some(port)) if has_port => format!("{host}:{port}"),
@@ -138,7 +163,7 @@ fn usual_cells(cluster: &Cluster, member: &Member, has_port: bool) -> Vec<Value>
     };
     vec![
         json!(cluster.scope),
-        json!(member.name),
+        json!(topology::branch(depth, &member.name)),
         json!(host),
         json!(role(&member.role)),
         json!(member.state),
@@ -168,14 +193,23 @@ fn megabytes(lag: &Value) -> Value {
 type Cell = fn(&Member) -> Value;
 
 /// Columns that appear when a member has a value for them.
-fn extra_columns(is_pretty: bool) -> [(&'static str, Cell); 4] {
-    let reason: Cell = if is_pretty { short_reasons } else { all_reasons };
+fn extra_columns(style: Style) -> [(&'static str, Cell); 4] {
+    let reason: Cell = if style.is_drawn() { short_reasons } else { all_reasons };
+    let tags: Cell = if style == Style::Topology { tags_in_a_line } else { tags };
     [
         ("Pending restart", |member| if member.pending_restart { json!("*") } else { Value::Null }),
         ("Pending restart reason", reason),
         ("Scheduled restart", scheduled_restart),
-        ("Tags", |member| if member.tags.is_empty() { Value::Null } else { json!(member.tags) }),
+        ("Tags", tags),
     ]
+}
+
+fn tags(member: &Member) -> Value {
+    if member.tags.is_empty() { Value::Null } else { json!(member.tags) }
+}
+
+fn tags_in_a_line(member: &Member) -> Value {
+    if member.tags.is_empty() { Value::Null } else { json!(flow(&tags(member))) }
 }
 
 fn short_reasons(member: &Member) -> Value {

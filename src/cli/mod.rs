@@ -1,217 +1,59 @@
 //! `pgherdctl`: the operator's tool, with patronictl's arguments, prompts, tables and messages.
 //!
-//! A client of the REST API: it reads what a member knows and asks members to act; it decides nothing itself. This file
-//! holds the definition of the command line; a file a command holds what it does; only `output` prints.
+//! A client of the REST API and, for the agreed state, of the peers' port: it reads what members know and asks members
+//! to act; it decides nothing itself. `arguments` defines the command line; a file a command holds what it does; only
+//! `output` prints.
 
+mod arguments;
 mod client;
 mod cluster;
+mod completions;
 mod config;
+mod dcs;
+mod diff;
+mod dsn;
+mod edit_config;
+mod editor;
+mod flush;
+mod history;
+mod keys;
 mod list;
+mod moment;
 mod output;
 mod pause;
+mod query;
+mod reinit;
+mod reload;
+mod remove;
+mod restart;
+mod select;
+mod settings;
+mod show_config;
 mod succeed;
 mod table;
+mod topology;
 mod version;
+mod watch;
 mod what_if;
 mod why;
 mod wrap;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::Parser;
 
+use arguments::{Arguments, Command, DcsCommand, VersionArguments};
 use client::Client;
 use config::Sources;
 use output::Output;
 
 use crate::tls::Checks;
 
-/// The operator's tool of pgherd: shows a cluster and changes its primary.
-#[derive(Debug, Parser)]
-#[command(name = "pgherdctl", disable_version_flag = true, subcommand_required = true)]
-struct Arguments {
-    #[command(flatten)]
-    common: Common,
-    #[command(subcommand)]
-    command: Command,
-}
-
-/// Options of every command.
-#[derive(Debug, Args)]
-struct Common {
-    /// A node's configuration, or a file with `scope` and `ctl: {restapi_addrs: [HOST:PORT, ...]}`
-    /// [default: ~/.config/pgherd/pgherdctl.yaml, then ~/.config/patroni/patronictl.yaml]
-    #[arg(short, long, value_name = "FILE", env = "PATRONICTL_CONFIG_FILE", hide_env_values = true)]
-    config_file: Option<PathBuf>,
-    /// REST addresses of members, HOST:PORT separated by commas, instead of those in the file
-    #[arg(short, long, visible_alias = "dcs", value_name = "ADDRS", env = "DCS_URL", hide_env_values = true)]
-    dcs_url: Option<String>,
-    /// Do not verify the certificates of the REST API
-    #[arg(short = 'k', long)]
-    insecure: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// List the members of a cluster
-    List(ListArguments),
-    /// Planned change of the primary: it is shut down cleanly and hands over
-    Switchover(SwitchoverArguments),
-    /// Make a standby the primary, whether there is a primary or not
-    Failover(FailoverArguments),
-    /// Switch automation off: nothing is started, stopped or promoted, and daemons may be stopped
-    Pause(PauseArguments),
-    /// Switch automation on again
-    Resume(PauseArguments),
-    /// Tell what happened and why: the last change of the primary, or a range of time
-    Why(WhyArguments),
-    /// Tell who would take over if a member died now, and why the others would not
-    WhatIf(WhatIfArguments),
-    /// Print the version of pgherdctl, and of the members of a cluster when one is named
-    Version(VersionArguments),
-}
-
-#[derive(Debug, Args)]
-struct ListArguments {
-    /// Names of clusters [default: `scope` of the configuration]
-    #[arg(value_name = "CLUSTER_NAMES")]
-    scopes: Vec<String>,
-    /// Show the columns which are empty too
-    #[arg(short, long)]
-    extended: bool,
-    /// Print the time first
-    #[arg(short, long)]
-    timestamp: bool,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Format::Pretty)]
-    format: Format,
-    /// Print again every two seconds
-    #[arg(short = 'W')]
-    watch_two: bool,
-    /// Print again every so many seconds
-    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
-    watch: Option<u64>,
-}
-
-/// Output formats.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A table
-    Pretty,
-    /// Values separated by tabs
-    Tsv,
-    /// One line
-    Json,
-    /// A list
-    #[value(alias = "yml")]
-    Yaml,
-}
-
-#[derive(Debug, Args)]
-struct SwitchoverArguments {
-    /// Name of the cluster [default: `scope` of the configuration]
-    #[arg(value_name = "CLUSTER_NAME")]
-    scope: Option<String>,
-    /// The present primary
-    #[arg(long, visible_alias = "primary", value_name = "NAME")]
-    leader: Option<String>,
-    /// The standby which takes over [default: the best one]
-    #[arg(long, value_name = "NAME")]
-    candidate: Option<String>,
-    /// When; only `now` in this version
-    #[arg(long, value_name = "TIME")]
-    scheduled: Option<String>,
-    /// Ask nothing
-    #[arg(long)]
-    force: bool,
-}
-
-#[derive(Debug, Args)]
-struct FailoverArguments {
-    /// Name of the cluster [default: `scope` of the configuration]
-    #[arg(value_name = "CLUSTER_NAME")]
-    scope: Option<String>,
-    /// The standby which takes over
-    #[arg(long, value_name = "NAME")]
-    candidate: Option<String>,
-    /// You know that the present primary's machine is dead or switched off: nothing else is waited for. What only it
-    /// has is lost; if it lives, two nodes take writes
-    #[arg(long)]
-    primary_is_dead: bool,
-    /// Ask nothing
-    #[arg(long)]
-    force: bool,
-}
-
-#[derive(Debug, Args)]
-struct PauseArguments {
-    /// Name of the cluster [default: `scope` of the configuration]
-    #[arg(value_name = "CLUSTER_NAME")]
-    scope: Option<String>,
-    /// Wait until all members have noticed
-    #[arg(long)]
-    wait: bool,
-}
-
-#[derive(Debug, Args)]
-struct WhyArguments {
-    /// Name of the cluster [default: `scope` of the configuration]
-    #[arg(value_name = "CLUSTER_NAME")]
-    scope: Option<String>,
-    /// Everything from this time on: 2026-11-20T17:02:00Z, '2026-11-20 18:02' (local), seconds since 1970, or 2h (ago)
-    #[arg(long, value_name = "TIME")]
-    since: Option<String>,
-    /// Everything up to this time
-    #[arg(long, value_name = "TIME")]
-    until: Option<String>,
-    /// The last so many events
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    last: Option<u16>,
-    /// How to print
-    #[arg(short, long, visible_alias = "format", value_enum, default_value_t = Form::Pretty)]
-    output: Form,
-}
-
-#[derive(Debug, Args)]
-struct WhatIfArguments {
-    /// The member that would die
-    #[arg(value_name = "MEMBER_NAME")]
-    member: String,
-    /// Name of the cluster [default: `scope` of the configuration]
-    #[arg(value_name = "CLUSTER_NAME")]
-    scope: Option<String>,
-    /// How to print
-    #[arg(short, long, visible_alias = "format", value_enum, default_value_t = Form::Pretty)]
-    output: Form,
-}
-
-/// Output formats of what is told in sentences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// Sentences
-    Pretty,
-    /// The document of the REST API
-    Json,
-    /// The same as YAML
-    #[value(alias = "yml")]
-    Yaml,
-}
-
-#[derive(Debug, Args)]
-struct VersionArguments {
-    /// Name of the cluster
-    #[arg(value_name = "CLUSTER_NAME")]
-    scope: Option<String>,
-    /// Only these members
-    #[arg(value_name = "MEMBER_NAMES")]
-    members: Vec<String>,
-}
-
 /// Runs the tool with the arguments of the process, the program's name first.
 ///
-/// The status is 0 for success, 1 for what could not be done, 2 for a wrong command line.
+/// The status is 0 for success, 1 for what could not be done, 2 for a wrong command line, and 3 for what nobody can tell
+/// (`dcs get`).
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut output = Output::new();
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -233,8 +75,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             output.complain(&format!("Error: {error:#}"));
             ExitCode::FAILURE
         }
+        Err(Failure::Untold(why)) => {
+            output.complain(&format!("Error: {why}"));
+            ExitCode::from(UNTOLD)
+        }
     }
 }
+
+/// Nobody can tell: neither that there is something nor that there is nothing.
+const UNTOLD: u8 = 3;
 
 /// Help goes to standard output with status 0, mistakes to standard error with status 2.
 fn usage(output: &mut Output, error: &clap::Error) -> ExitCode {
@@ -252,21 +101,55 @@ async fn perform(output: &mut Output, arguments: &Arguments) -> Result<(), Failu
         version::own(output);
         return Ok(());
     }
+    if let Command::Completions(options) = &arguments.command {
+        return completions::script(output, options.shell);
+    }
+    if let Command::Man(options) = &arguments.command {
+        return completions::manual(output, &options.directory);
+    }
     let common = &arguments.common;
     let mut sources = Sources::read(common.config_file.as_deref(), common.dcs_url.as_deref())?;
     if common.insecure {
         sources.tls.checks = Checks::Nothing;
     }
     let client = Client::new(sources.credentials(), sources.tls.clone(), sources.is_tls_expected);
-    match &arguments.command {
-        Command::List(list) => list::run(output, &sources, &client, list).await,
-        Command::Switchover(options) => succeed::switchover(output, &sources, &client, options).await,
-        Command::Failover(options) => succeed::failover(output, &sources, &client, options).await,
-        Command::Pause(options) => pause::run(output, &sources, &client, options, true).await,
-        Command::Resume(options) => pause::run(output, &sources, &client, options, false).await,
-        Command::Why(options) => why::run(output, &sources, &client, options).await,
-        Command::WhatIf(options) => what_if::run(output, &sources, &client, options).await,
-        Command::Version(options) => version::of_members(output, &sources, &client, options).await,
+    let tool = Tool { output, sources: &sources, client: &client };
+    tool.perform(&arguments.command).await
+}
+
+/// What every command works with.
+struct Tool<'a> {
+    output: &'a mut Output,
+    sources: &'a Sources,
+    client: &'a Client,
+}
+
+impl Tool<'_> {
+    async fn perform(self, command: &Command) -> Result<(), Failure> {
+        let Self { output, sources, client } = self;
+        match command {
+            Command::List(options) => list::run(output, sources, client, options).await,
+            Command::Topology(options) => topology::run(output, sources, client, options).await,
+            Command::Switchover(options) => succeed::switchover(output, sources, client, options).await,
+            Command::Failover(options) => succeed::failover(output, sources, client, options).await,
+            Command::Pause(options) => pause::run(output, sources, client, options, true).await,
+            Command::Resume(options) => pause::run(output, sources, client, options, false).await,
+            Command::Restart(options) => restart::run(output, sources, client, options).await,
+            Command::Reload(options) => reload::run(output, sources, client, options).await,
+            Command::Reinit(options) => reinit::run(output, sources, client, options).await,
+            Command::Flush(options) => flush::run(output, sources, client, options).await,
+            Command::ShowConfig(options) => show_config::run(output, sources, client, options).await,
+            Command::EditConfig(options) => edit_config::run(output, sources, client, options).await,
+            Command::History(options) => history::run(output, sources, client, options).await,
+            Command::Dsn(options) => dsn::run(output, sources, client, options).await,
+            Command::Query(options) => query::run(output, sources, client, options).await,
+            Command::Why(options) => why::run(output, sources, client, options).await,
+            Command::WhatIf(options) => what_if::run(output, sources, client, options).await,
+            Command::Dcs(DcsCommand::Get(options)) => dcs::get(output, sources, client, options).await,
+            Command::Remove(options) => remove::run(output, sources, client, options).await,
+            Command::Version(options) => version::of_members(output, sources, client, options).await,
+            Command::Completions(_) | Command::Man(_) => Ok(()),
+        }
     }
 }
 
@@ -279,6 +162,8 @@ enum Failure {
     Aborted,
     /// To be said.
     Error(anyhow::Error),
+    /// To be said: nobody can tell what was asked for.
+    Untold(String),
 }
 
 impl Failure {

@@ -1,6 +1,8 @@
 //! The only place of the tool that prints and asks.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
+
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use super::Failure;
 
@@ -28,6 +30,27 @@ impl Output {
         let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout());
         let columns = size.map_or(WIDEST, |size| usize::from(size.ws_col));
         if columns == 0 { WIDEST } else { columns.clamp(NARROWEST, WIDEST) }
+    }
+
+    /// Does a person read it at once?
+    pub(super) fn is_terminal(&self) -> bool {
+        std::io::stdout().is_terminal()
+    }
+
+    /// The terminal's height in lines, if there is one.
+    pub(super) fn height(&self) -> Option<usize> {
+        let size = rustix::termios::tcgetwinsize(rustix::stdio::stdout()).ok()?;
+        Some(usize::from(size.ws_row)).filter(|rows| *rows > 0 && self.is_terminal())
+    }
+
+    /// A line that is written over by the next one; only a terminal shows it. An empty one takes it away.
+    pub(super) fn progress(&mut self, text: &str) {
+        if self.is_terminal() {
+            let columns = rustix::termios::tcgetwinsize(rustix::stdio::stdout());
+            let columns = columns.map_or(NARROWEST, |size| usize::from(size.ws_col));
+            let text: String = text.chars().take(columns.saturating_sub(1)).collect();
+            self.write(&format!("\r\x1b[K{text}"));
+        }
     }
 
     /// Empties the screen.
@@ -68,6 +91,33 @@ impl Output {
                 _ => self.say("Error: invalid input"),
             }
         }
+    }
+
+    /// Asks for a text that the terminal does not show.
+    pub(super) fn ask_hidden(&mut self, question: &str) -> Result<String, Failure> {
+        self.write(&format!("{question}: "));
+        let shown = tcgetattr(rustix::stdio::stdin()).ok();
+        if let Some(shown) = &shown {
+            let mut hidden = shown.clone();
+            hidden.local_modes.remove(LocalModes::ECHO);
+            if let Err(why) = tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, &hidden) {
+                return Err(Failure::because(format!("cannot hide what is typed: {why}")));
+            }
+        }
+        let line = self.read_line();
+        if let Some(shown) = &shown {
+            // Where the terminal went away there is nothing to set right.
+            tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, shown).ok();
+            self.write("\n");
+        }
+        line.map(|line| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// All of standard input, up to so many bytes.
+    pub(super) fn read_all(&self, most: u64) -> std::io::Result<String> {
+        let mut text = String::new();
+        std::io::stdin().lock().take(most).read_to_string(&mut text)?;
+        Ok(text)
     }
 
     fn write(&mut self, text: &str) {

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::Failure;
+use super::arguments::PauseArguments;
 use super::client::Client;
 use super::cluster::{self, Cluster, Member};
 use super::config::Sources;
 use super::output::Output;
-use super::{Failure, PauseArguments};
+use super::settings::{self, loop_wait};
 
 /// Between two looks at the members.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Patroni's default of `loop_wait`, in seconds.
-const USUAL_LOOP_WAIT: u64 = 10;
 
 /// Switches automation off or on.
 pub(super) async fn run(
@@ -25,8 +25,8 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let scope = sources.scope_or(options.scope.as_deref())?;
     let cluster = cluster::find(sources, client, &scope).await?;
-    let addresses = addresses(sources, &cluster);
-    let settings = read(client, &addresses).await?;
+    let addresses = cluster.rest_addrs(sources);
+    let settings = settings::read(sources, client, &cluster).await?;
     let is_wanted = settings.get("pause").is_some_and(|value| is_true(Some(value)));
     if is_wanted == pause {
         return Err(Failure::because(already(&cluster, pause)));
@@ -41,8 +41,7 @@ pub(super) async fn run(
             return Err(Failure::Told);
         }
         if options.wait {
-            let loop_wait = settings.get("loop_wait").and_then(Value::as_u64).unwrap_or(USUAL_LOOP_WAIT);
-            wait(output, client, &cluster, pause, loop_wait.saturating_add(1)).await?;
+            wait(output, client, &cluster, pause, loop_wait(&settings).saturating_add(1)).await?;
         }
         let done = if pause { "paused" } else { "resumed" };
         output.say(&format!("Success: cluster management is {done}"));
@@ -78,32 +77,6 @@ fn awaited(cluster: &Cluster) -> String {
         "{holder} has to end the pause, since its PostgreSQL may run on unguarded: start its daemon, or, when you know \
          that it is dead, pgherdctl failover --primary-is-dead"
     )
-}
-
-/// The leader's first.
-fn addresses(sources: &Sources, cluster: &Cluster) -> Vec<String> {
-    let mut members: Vec<&Member> = cluster.members.iter().collect();
-    members.sort_by_key(|member| !member.is_leader());
-    let mut addresses: Vec<String> = Vec::new();
-    let known = members.iter().filter_map(|member| member.rest_addr());
-    for address in known.chain(sources.restapi_addrs.iter().map(String::as_str)) {
-        if !addresses.iter().any(|other| other == address) {
-            addresses.push(address.to_owned());
-        }
-    }
-    addresses
-}
-
-async fn read(client: &Client, addresses: &[String]) -> Result<Value, Failure> {
-    for address in addresses {
-        let Ok(answer) = client.get(address, "/config").await else { continue };
-        if answer.status.is_success()
-            && let Ok(settings) = serde_json::from_str(&answer.body)
-        {
-            return Ok(settings);
-        }
-    }
-    Err(Failure::because("Can not find accessible cluster member"))
 }
 
 async fn wait(

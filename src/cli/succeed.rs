@@ -1,18 +1,16 @@
 //! `switchover` and `failover`: a dialogue, then one request to a member.
 
-use std::time::Duration;
-
+use hyper::StatusCode;
 use serde_json::{Value, json};
 
+use super::arguments::{FailoverArguments, SwitchoverArguments};
 use super::client::{Answer, Client, NoAnswer};
 use super::cluster::{self, Cluster, Member};
 use super::config::Sources;
-use super::list::{local_time, page};
+use super::list::{Style, page};
+use super::moment::{self, MOMENT, local_time};
 use super::output::Output;
-use super::{FailoverArguments, Failure, Format, SwitchoverArguments};
-
-/// As patronictl prints moments: local time with five digits of the second.
-const MOMENT: &str = "%Y-%m-%d %H:%M:%S%.5f";
+use super::{Failure, settings};
 
 /// What is asked of a member.
 struct Request {
@@ -20,6 +18,8 @@ struct Request {
     action: &'static str,
     leader: Option<String>,
     candidate: Option<String>,
+    /// When, as ISO 8601; none: now.
+    scheduled_at: Option<String>,
     /// The operator says that the present primary is dead.
     primary_is_dead: bool,
 }
@@ -45,8 +45,17 @@ pub(super) async fn switchover(
         return Err(Failure::because(format!("Member {leader} is not the leader of cluster {scope}")));
     }
     let candidate = choose(output, &cluster, "switchover", options.candidate.clone(), options.force)?;
-    refuse_schedule(output, options)?;
-    let request = Request { action: "switchover", leader: Some(leader), candidate, primary_is_dead: false };
+    let scheduled_at = moment::ask(output, options.scheduled.as_deref(), options.force, "switchover", " ")?;
+    if scheduled_at.is_some() && cluster.pause {
+        return Err(Failure::because("Can't schedule switchover in the paused state"));
+    }
+    let request = Request {
+        action: "switchover",
+        leader: Some(leader),
+        candidate,
+        scheduled_at,
+        primary_is_dead: false,
+    };
     confirm(output, &cluster, &request, options.force)?;
     perform(output, sources, client, &cluster, &request).await
 }
@@ -65,7 +74,11 @@ pub(super) async fn failover(
         return Err(Failure::because("Failover could be performed only to a specific candidate"));
     }
     let primary_is_dead = options.primary_is_dead;
-    let request = Request { action: "failover", leader: None, candidate, primary_is_dead };
+    let request =
+        Request { action: "failover", leader: None, candidate, scheduled_at: None, primary_is_dead };
+    if !options.force {
+        confirm_asynchronous(output, sources, client, &cluster, &request).await?;
+    }
     confirm(output, &cluster, &request, options.force)?;
     perform(output, sources, client, &cluster, &request).await
 }
@@ -78,7 +91,7 @@ async fn show_topology(
 ) -> Result<Cluster, Failure> {
     let cluster = cluster::find(sources, client, scope).await?;
     output.say("Current cluster topology");
-    output.say(&page(&cluster, Format::Pretty, false));
+    output.say(&page(&cluster, Style::Pretty, false));
     Ok(cluster)
 }
 
@@ -125,25 +138,6 @@ fn choose(
     Ok(Some(candidate))
 }
 
-/// Asks when, as patronictl does; the only answer which can be carried out is `now`.
-fn refuse_schedule(output: &mut Output, options: &SwitchoverArguments) -> Result<(), Failure> {
-    let when = match &options.scheduled {
-        Some(when) => when.clone(),
-        None if options.force => return Ok(()),
-        None => {
-            let example = local_time("%Y-%m-%dT%H:%M", Duration::from_secs(3600));
-            let question = format!("When should the switchover take place (e.g. {example} ) ");
-            output.ask(&question, Some("now"))?
-        }
-    };
-    if when.eq_ignore_ascii_case("now") {
-        return Ok(());
-    }
-    Err(Failure::because(format!(
-        "a switchover at {when}: this version of pgherd cannot schedule one yet; ask again at that time, or leave --scheduled out to do it now"
-    )))
-}
-
 fn confirm(
     output: &mut Output,
     cluster: &Cluster,
@@ -156,8 +150,13 @@ fn confirm(
     let demoting = cluster
         .leader()
         .map_or_else(String::new, |leader| format!(", demoting current leader {}", leader.name));
-    let question =
-        format!("Are you sure you want to {} cluster {}{demoting}?", request.action, cluster.scope);
+    let question = match &request.scheduled_at {
+        None => format!("Are you sure you want to {} cluster {}{demoting}?", request.action, cluster.scope),
+        Some(at) => format!(
+            "Are you sure you want to schedule {} of cluster {} at {at}{demoting}?",
+            request.action, cluster.scope
+        ),
+    };
     if request.primary_is_dead {
         let name = cluster.leader().map_or("the old primary", |leader| leader.name.as_str());
         output.say(&format!(
@@ -166,10 +165,33 @@ fn confirm(
             request.candidate.as_deref().unwrap_or("the candidate")
         ));
     }
-    if output.confirm(&question)? {
-        return Ok(());
-    }
-    Err(Failure::because(format!("Aborting {}", request.action)))
+    if output.confirm(&question)? { Ok(()) } else { Err(aborting(request)) }
+}
+
+fn aborting(request: &Request) -> Failure {
+    let scheduled = if request.scheduled_at.is_some() { "scheduled " } else { "" };
+    Failure::because(format!("Aborting {scheduled}{}", request.action))
+}
+
+/// In synchronous mode a standby that commits did not wait for may lack some.
+async fn confirm_asynchronous(
+    output: &mut Output,
+    sources: &Sources,
+    client: &Client,
+    cluster: &Cluster,
+    request: &Request,
+) -> Result<(), Failure> {
+    let candidate = cluster.members.iter().find(|member| Some(&member.name) == request.candidate.as_ref());
+    let Some(candidate) = candidate.filter(|member| member.role == "replica") else { return Ok(()) };
+    let settings = settings::read(sources, client, cluster).await?;
+    let is_on = match settings.get("synchronous_mode") {
+        Some(Value::Bool(is_on)) => *is_on,
+        Some(Value::String(word)) => matches!(word.to_lowercase().as_str(), "on" | "true" | "yes" | "1"),
+        Some(Value::Number(number)) => number.as_i64() == Some(1),
+        Some(Value::Null | Value::Array(_) | Value::Object(_)) | None => false,
+    };
+    let question = format!("Are you sure you want to failover to the asynchronous node {}?", candidate.name);
+    if !is_on || output.confirm(&question)? { Ok(()) } else { Err(aborting(request)) }
 }
 
 async fn perform(
@@ -181,15 +203,20 @@ async fn perform(
 ) -> Result<(), Failure> {
     let answer = ask_a_member(sources, client, cluster, request).await?;
     if !answer.status.is_success() {
+        // The member does not know yet how it ended, or has lost sight of it.
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.body.contains("status unknown") {
+            output.say(&format!("{} {}: look at `pgherdctl list`", local_time(MOMENT), answer.body));
+            return Err(Failure::Told);
+        }
         let title = if request.action == "failover" { "Failover" } else { "Switchover" };
         let because = answer.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         let code = answer.status.as_u16();
         output.say(&format!("{title} failed, details: {code}, {}{because}", answer.body));
         return Err(Failure::Told);
     }
-    output.say(&format!("{} {}", local_time(MOMENT, Duration::ZERO), answer.body));
+    output.say(&format!("{} {}", local_time(MOMENT), answer.body));
     let cluster = cluster::find(sources, client, &cluster.scope).await?;
-    output.say(&page(&cluster, Format::Pretty, false));
+    output.say(&page(&cluster, Style::Pretty, false));
     Ok(())
 }
 
@@ -200,28 +227,26 @@ async fn ask_a_member(
     cluster: &Cluster,
     request: &Request,
 ) -> Result<Answer, Failure> {
-    let mut members: Vec<&Member> = cluster.members.iter().collect();
-    members.sort_by_key(|member| {
-        let is_candidate = request.candidate.as_deref() == Some(member.name.as_str());
-        (!member.is_leader(), !is_candidate)
-    });
-    let known = members.iter().filter_map(|member| member.rest_addr());
-    let mut addresses: Vec<&str> = Vec::new();
-    for address in known.chain(sources.restapi_addrs.iter().map(String::as_str)) {
-        if !addresses.contains(&address) {
-            addresses.push(address);
-        }
+    let mut addresses = cluster.rest_addrs(sources);
+    // Without a leader the candidate is the one that it is about.
+    let is_candidate = |member: &&Member| request.candidate.as_deref() == Some(member.name.as_str());
+    let candidate = cluster.members.iter().find(is_candidate).and_then(Member::rest_addr);
+    if cluster.leader().is_none() {
+        addresses.sort_by_key(|address| Some(address.as_str()) != candidate);
     }
     let mut body = json!({ "candidate": request.candidate });
     if let (Some(leader), Value::Object(fields)) = (&request.leader, &mut body) {
         fields.insert("leader".to_owned(), json!(leader));
+    }
+    if let (Some(at), Value::Object(fields)) = (&request.scheduled_at, &mut body) {
+        fields.insert("scheduled_at".to_owned(), json!(at));
     }
     if let (true, Value::Object(fields)) = (request.primary_is_dead, &mut body) {
         fields.insert("primary_is_dead".to_owned(), json!(true));
     }
     let mut refusals = Vec::new();
     for address in addresses {
-        match client.post(address, &format!("/{}", request.action), body.to_string()).await {
+        match client.post(&address, &format!("/{}", request.action), body.to_string()).await {
             Ok(answer) => return Ok(answer),
             Err(NoAnswer::Connect(why)) => refusals.push(format!("{address}: {why}")),
             Err(NoAnswer::Lost(why)) => {

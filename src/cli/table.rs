@@ -1,17 +1,28 @@
 //! Tables: the same rows as a drawing, as tab-separated values, as JSON and as YAML.
 
+use std::borrow::Cow;
+
 use pgherd_raft::yaml;
 use serde_json::{Map, Value};
 
+use super::arguments::Format;
+
 /// A column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Column {
     /// Its name in tsv, JSON and YAML.
-    pub(super) key: &'static str,
+    pub(super) key: Cow<'static, str>,
     /// Its title in a drawing; none: it is not drawn.
-    pub(super) title: Option<&'static str>,
+    pub(super) title: Option<Cow<'static, str>>,
     /// Numbers stand on the right.
     pub(super) is_right: bool,
+}
+
+impl Column {
+    /// With a title of its own in a drawing.
+    pub(super) fn titled(key: &'static str, title: &'static str, is_right: bool) -> Self {
+        Self { key: key.into(), title: Some(title.into()), is_right }
+    }
 }
 
 /// Rows of values, one for each column; null is an empty cell.
@@ -26,13 +37,23 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// In one of the formats.
+    pub(super) fn in_format(&self, format: Format) -> String {
+        match format {
+            Format::Pretty => self.pretty(),
+            Format::Tsv => self.tsv("\t"),
+            Format::Json => self.json(),
+            Format::Yaml => self.yaml(),
+        }
+    }
+
     /// A drawing as patronictl makes it, without a newline at the end.
     pub(super) fn pretty(&self) -> String {
         let drawn: Vec<(usize, &Column, &str)> = self
             .columns
             .iter()
             .enumerate()
-            .filter_map(|(index, column)| Some((index, column, column.title?)))
+            .filter_map(|(index, column)| Some((index, column, column.title.as_deref()?)))
             .collect();
         let rows: Vec<Vec<Vec<String>>> = self
             .rows
@@ -73,13 +94,13 @@ impl Table {
         format!("+{title}{rest}")
     }
 
-    /// The names of the columns, then the rows.
-    pub(super) fn tsv(&self) -> String {
-        let names: Vec<&str> = self.columns.iter().map(|column| column.key).collect();
-        let mut out = vec![names.join("\t")];
+    /// The names of the columns, then the rows, with this between the columns.
+    pub(super) fn tsv(&self, delimiter: &str) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|column| column.key.as_ref()).collect();
+        let mut out = vec![names.join(delimiter)];
         for row in &self.rows {
             let cells: Vec<String> = row.iter().map(flow).collect();
-            out.push(cells.join("\t"));
+            out.push(cells.join(delimiter));
         }
         out.join("\n")
     }
@@ -97,7 +118,9 @@ impl Table {
     fn objects(&self) -> Vec<Value> {
         let object = |row: &Vec<Value>| {
             let pairs = self.columns.iter().zip(row).filter(|(_, value)| !is_empty(value));
-            Value::Object(pairs.map(|(column, value)| (column.key.to_owned(), value.clone())).collect())
+            Value::Object(
+                pairs.map(|(column, value)| (column.key.clone().into_owned(), value.clone())).collect(),
+            )
         };
         self.rows.iter().map(object).collect()
     }
@@ -163,7 +186,7 @@ fn lines(value: Option<&Value>) -> Vec<String> {
 }
 
 /// A value on one line.
-fn flow(value: &Value) -> String {
+pub(super) fn flow(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -242,7 +265,11 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let column = |key, title, is_right| Column { key, title, is_right };
+        let column = |key: &'static str, title: Option<&'static str>, is_right| Column {
+            key: key.into(),
+            title: title.map(Cow::from),
+            is_right,
+        };
         Table {
             title: " Cluster: demo (1) ".to_owned(),
             columns: vec![
@@ -278,7 +305,7 @@ mod tests {
     #[test]
     fn as_data() {
         assert_eq!(
-            table().tsv(),
+            table().tsv("\t"),
             "Cluster\tMember\tTL\tTags\ndemo\ta\t12\t{a: 'true', b: true}\ndemo\tlong-name\t\t"
         );
         assert_eq!(

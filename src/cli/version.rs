@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use super::Failure;
+use super::arguments::VersionArguments;
 use super::client::Client;
 use super::cluster::{self, Member};
 use super::config::Sources;
 use super::output::Output;
-use super::{Failure, VersionArguments};
 
 /// Prints the tool's own version.
 pub(super) fn own(output: &mut Output) {
@@ -43,7 +44,8 @@ async fn ask(client: &Client, member: &Member) -> Result<String, String> {
     let addr = member.rest_addr().ok_or("it has no http address")?;
     let answer = client.get(addr, "/patroni").await.map_err(|error| error.to_string())?;
     let document: Value = serde_json::from_str(&answer.body).map_err(|source| source.to_string())?;
-    let own = document.pointer("/patroni/version").and_then(Value::as_str).unwrap_or("unknown");
+    let text = |path: &str| document.pointer(path).and_then(Value::as_str);
+    let own = text("/pgherd/version").or_else(|| text("/patroni/version")).unwrap_or("unknown");
     let postgres = match document.get("server_version").and_then(Value::as_u64) {
         Some(number) => format!(" PostgreSQL {}.{}", number / 10_000, number % 10_000),
         None => String::new(),

@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use super::arguments::{Form, WhatIfArguments};
 use super::client::Client;
 use super::config::Sources;
 use super::output::Output;
 use super::wrap::{section, wrapped};
-use super::{Failure, Form, WhatIfArguments, cluster, table};
+use super::{Failure, cluster, table};
 use crate::ha::Forecast;
 
 /// Asks a member and tells its forecast.

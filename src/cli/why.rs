@@ -7,11 +7,12 @@ use jiff::{Timestamp, civil};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::arguments::{Form, WhyArguments};
 use super::client::Client;
 use super::config::Sources;
 use super::output::Output;
 use super::wrap::{section, wrapped};
-use super::{Failure, Form, WhyArguments, cluster, table};
+use super::{Failure, cluster, table};
 
 /// What led to a change of roles happened within this time before it.
 const BEFORE_MS: i64 = 10 * 60 * 1000;

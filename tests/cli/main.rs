@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test program: a panic is how it fails")]
 
+mod commands;
 mod member;
 
 use std::io::Write;
@@ -95,6 +96,19 @@ fn help_texts() {
         ("help_pause", &["pause", "--help"]),
         ("help_why", &["why", "--help"]),
         ("help_what_if", &["what-if", "--help"]),
+        ("help_topology", &["topology", "--help"]),
+        ("help_restart", &["restart", "--help"]),
+        ("help_reload", &["reload", "--help"]),
+        ("help_reinit", &["reinit", "--help"]),
+        ("help_flush", &["flush", "--help"]),
+        ("help_show_config", &["show-config", "--help"]),
+        ("help_edit_config", &["edit-config", "--help"]),
+        ("help_history", &["history", "--help"]),
+        ("help_dsn", &["dsn", "--help"]),
+        ("help_query", &["query", "--help"]),
+        ("help_remove", &["remove", "--help"]),
+        ("help_completions", &["completions", "--help"]),
+        ("help_dcs_get", &["dcs", "get", "--help"]),
         ("help_version", &["version", "--help"]),
     ] {
         let mut command = tool();
@@ -239,7 +253,7 @@ fn switchover_dialogues() {
         ("switchover_denied", &["switchover"], "\n\nnow\n\n"),
         ("switchover_wrong_leader", &["switchover"], "node2\n"),
         ("switchover_aborted", &["switchover"], "\n"),
-        ("switchover_scheduled", &["switchover"], "\n\n2999-01-01T00:00\n"),
+        ("switchover_scheduled", &["switchover"], "\n\n2999-01-01T00:00Z\ny\n"),
         ("switchover_bad_candidate", &["switchover", "--leader", "node1"], "node9\n"),
         ("switchover_to_itself", &["switchover", "demo", "--candidate", "node1", "--force"], ""),
         ("switchover_forced", &["switchover", "demo", "--force"], ""),

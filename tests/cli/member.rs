@@ -1,5 +1,6 @@
 //! A member that says what a test tells it to: one thread, one request a connection.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -17,6 +18,10 @@ struct Script {
     /// Paths of `/decisions` and `/what-if`.
     asked: Vec<String>,
     authorization: Option<String>,
+    /// What a request such as `GET /history` is answered with.
+    answers: BTreeMap<String, (u16, String)>,
+    /// Its PostgreSQL was made anew.
+    is_new: bool,
 }
 
 /// The thread ends with the process.
@@ -31,7 +36,7 @@ pub(crate) fn refusing_address() -> String {
     "127.0.0.1:1".to_owned()
 }
 
-fn text_of(document: &str) -> String {
+pub(crate) fn text_of(document: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/documents").join(document);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
@@ -78,6 +83,12 @@ impl FakeMember {
         self.script.lock().expect("not poisoned").drops_posts = true;
     }
 
+    /// Answers a request such as `GET /history`, or one with this body behind its path, with this.
+    pub(crate) fn answer(&self, request: &str, code: u16, text: &str) {
+        let mut script = self.script.lock().expect("not poisoned");
+        script.answers.insert(request.to_owned(), (code, text.to_owned()));
+    }
+
     /// Path and body of each POST.
     pub(crate) fn posted(&self) -> Vec<String> {
         self.script.lock().expect("not poisoned").posted.clone()
@@ -98,6 +109,17 @@ fn answer(mut stream: TcpStream, script: &Mutex<Script>) {
     let mut script = script.lock().expect("not poisoned");
     let mut words = head.split(' ');
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let is_change = !matches!(method, "GET" | "HEAD");
+    let asked = format!("{method} {path}");
+    let scripted = script.answers.get(&format!("{asked} {body}")).or_else(|| script.answers.get(&asked));
+    if let Some((code, text)) = scripted.cloned() {
+        if is_change {
+            script.posted.push(format!("{method} {path} {body}").trim_end().to_owned());
+            script.is_new |= path == "/reinitialize" && code == 200;
+        }
+        drop(script);
+        return send(stream, code, "", &text);
+    }
     let (code, body) = if method == "POST" {
         script.posted.push(format!("{path} {body}"));
         script.authorization = header(&head, "authorization");
@@ -111,6 +133,8 @@ fn answer(mut stream: TcpStream, script: &Mutex<Script>) {
         script.refusal.clone().unwrap_or((200, "{}".to_owned()))
     } else if path == "/config" {
         (200, format!("{{\"loop_wait\": 0, \"pause\": {}}}", script.is_paused))
+    } else if path == "/patroni" && script.is_new {
+        (200, text_of("status_new.json"))
     } else if path == "/patroni" && script.is_paused {
         (200, "{\"pause\": true}".to_owned())
     } else if path == "/patroni" {
@@ -130,9 +154,14 @@ fn answer(mut stream: TcpStream, script: &Mutex<Script>) {
         (200, script.cluster.clone())
     };
     let reason = if code == 200 { "" } else { "pgherd-reason: node2 does not answer\r\n" };
+    drop(script);
+    send(stream, code, reason, &body);
+}
+
+fn send(mut stream: TcpStream, code: u16, headers: &str, body: &str) {
     let length = body.len();
     let text =
-        format!("HTTP/1.1 {code} X\r\n{reason}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        format!("HTTP/1.1 {code} X\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}");
     if stream.write_all(text.as_bytes()).is_err() {
         // The tool went away: the test sees that by its status.
     }

@@ -25,7 +25,11 @@ const CRATES: &[(&str, &[&str], &str)] = &[
     ("pgherd_storage", &["storage/", "raft/"], "the store is the raft crate's business"),
     ("pgherd_raft", &["raft/", "witness/", "src/"], "storage knows nothing of pgherd"),
     ("pgherd", &["src/"], "arrows point down"),
-    ("tokio_postgres", &["src/postgres/"], "only src/postgres talks to PostgreSQL"),
+    (
+        "tokio_postgres",
+        &["src/postgres/", "src/cli/query"],
+        "only src/postgres, and the operator's own SQL, talk to PostgreSQL",
+    ),
     ("rustls", &["raft/", "src/tls/"], "who is believed is decided in one place"),
     ("tokio_rustls", &["raft/", "src/tls/"], "who is believed is decided in one place"),
     ("axum", &["src/api/", "src/web/", "src/daemon"], "only the API serves HTTP"),

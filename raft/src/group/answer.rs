@@ -67,7 +67,8 @@ async fn takes_part(node: &Node, kind: Kind) -> Result<(), Status> {
         | Kind::Close
         | Kind::Quiet
         | Kind::Propose
-        | Kind::Read => !node.marks.is_trusted_within(TRUST_LIMIT).await,
+        | Kind::Read
+        | Kind::State => !node.marks.is_trusted_within(TRUST_LIMIT).await,
         Kind::Report
         | Kind::Probe
         | Kind::Promise
@@ -95,8 +96,16 @@ fn admit(node: &Node, kind: Kind, envelope: &Envelope) -> Result<(), Status> {
         )));
     }
     let own = node.identity.group().map_or(0, |group| group.0);
-    let strangers_may =
-        matches!(kind, Kind::Probe | Kind::Promise | Kind::Join | Kind::Members | Kind::Invite | Kind::Wish);
+    let strangers_may = matches!(
+        kind,
+        Kind::Probe
+            | Kind::Promise
+            | Kind::Join
+            | Kind::Members
+            | Kind::Invite
+            | Kind::Wish
+            | Kind::State
+    );
     if strangers_may && (own == 0 || envelope.group == 0) || own == envelope.group && own != 0 {
         return Ok(());
     }
@@ -185,6 +194,7 @@ async fn answer(node: &Arc<Node>, kind: Kind, envelope: &Envelope) -> Result<byt
         }
         Kind::Recall => reply(Ok(Recalled::by(node))),
         Kind::Members => reply(Ok(directory::members(node))),
+        Kind::State => reply(Ok(Box::pin(directory::state(node)).await)),
         Kind::Join => {
             let request: JoinRequest = decode(payload)?;
             reply(Ok(Box::pin(admission::admit(node, &request)).await))

@@ -32,7 +32,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use directory::ask_members;
+pub use directory::{ReadState, StateAnswer, ask_members, ask_state};
 pub use view::{
     CallError, GroupConfig, GroupView, LeaveOutcome, Phase, Proposed, RaftView, ReadError, ReceivedReport,
     StartError, StoreFailed, Timing,

@@ -191,6 +191,17 @@ async fn one_member_founds_alone_and_licenses_itself() {
         ask_members("other", &one.addr(), &PeerSecurity::none(), LIMIT).await,
         Err(CallError::Refused { .. })
     ));
+    match ask_state("demo", &one.addr(), &PeerSecurity::none(), LIMIT).await.expect("an answer to a stranger")
+    {
+        StateAnswer::State(read) => {
+            assert_eq!((read.by, read.state.lease.holder()), (one.group.id(), Some(one.group.id())));
+        }
+        StateAnswer::Unknown(why) => panic!("{why}"),
+    }
+    assert!(matches!(
+        ask_state("other", &one.addr(), &PeerSecurity::none(), LIMIT).await,
+        Err(CallError::Refused { .. })
+    ));
     renewer.shutdown();
     one.stop().await;
 }

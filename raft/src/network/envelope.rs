@@ -121,6 +121,8 @@ kinds! {
     Invite = 34,
     /// To a witness that is in no group: a data node without a vote wishes a founding.
     Wish = 35,
+    /// To any member, from anybody: the replicated state, not older than the question.
+    State = 36,
     /// What do you remember of me?
     Recall = 40,
 }
