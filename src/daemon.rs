@@ -42,6 +42,7 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let configs = watch::Sender::new(Arc::clone(&config));
     let (reload, reload_queue) = reload_channel();
+    let reread = Reread::new(source, configs.clone(), reload_queue);
     let fencing = FencingCommand::of(&config).map_err(anyhow::Error::msg)?;
     refuse_custom_bootstrap(&config)?;
     ensure_data_dir(&config.postgresql.data_dir)?;
@@ -96,7 +97,7 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let mut signals = JoinSet::new();
     follow(&mut signals, &configs, tls, settings);
     signals.spawn(wait_for_signals(stop));
-    signals.spawn(Reread::new(source, configs, reload_queue).run());
+    signals.spawn(reread.run());
     notify(Service::Ready);
     let ended = Box::pin(agent.run(stopping)).await;
     let phase = group.watch().borrow().phase.clone();
@@ -274,7 +275,7 @@ fn member(config: &Config, port: u16) -> Member {
         kind: MemberKind::Data,
         raft_addr,
         votes,
-        api_url: Some(format!("{}://{}", config.restapi.scheme(), config.restapi.connect_address)),
+        api_url: Some(config.restapi.url()),
         postgres: Some(PostgresAddr { host: postgres.host.clone(), port: postgres.port }),
         tags: config.tags.clone(),
     }

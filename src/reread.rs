@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pgherd_raft::service::{Service, notify};
 use pgherd_raft::telemetry;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -19,22 +19,24 @@ pub(crate) struct Reread {
     source: Arc<Source>,
     configs: watch::Sender<Arc<Config>>,
     requests: ReloadQueue,
+    hangups: Option<Signal>,
 }
 
 impl Reread {
+    /// From here on SIGHUP does not end the process.
     pub(crate) fn new(source: Source, configs: watch::Sender<Arc<Config>>, requests: ReloadQueue) -> Self {
-        Self { source: Arc::new(source), configs, requests }
+        let hangups = signal(SignalKind::hangup()).ok();
+        if hangups.is_none() {
+            warn!("SIGHUP cannot be received: have the configuration read again over the REST API");
+        }
+        Self { source: Arc::new(source), configs, requests, hangups }
     }
 
     /// Serves requests until it is dropped.
     pub(crate) async fn run(mut self) {
-        let mut hangups = signal(SignalKind::hangup()).ok();
-        if hangups.is_none() {
-            warn!("SIGHUP cannot be received: have the configuration read again over the REST API");
-        }
         loop {
             let hangup = async {
-                match &mut hangups {
+                match &mut self.hangups {
                     Some(hangups) => hangups.recv().await,
                     None => std::future::pending().await,
                 }

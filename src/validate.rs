@@ -131,3 +131,60 @@ fn without_secrets(value: Value) -> Value {
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pgherd_raft::config::Environment;
+
+    use super::*;
+
+    fn config(raft: &str, more: &str) -> Config {
+        let text = format!(
+            "scope: demo\nname: pg-1\nraft: {raft}\npostgresql:\n  listen: 127.0.0.1:5432\n  data_dir: /srv/pg\n  \
+             authentication: {{replication: {{username: replicator}}}}\n{more}"
+        );
+        Config::from_text("node.yml", &text, &Environment::new()).expect("good").0
+    }
+
+    #[test]
+    fn addresses_must_be_reachable_when_there_are_other_machines() {
+        let found = |raft: &str| {
+            let mut found = Vec::new();
+            addresses(&config(raft, ""), &mut found);
+            found.len()
+        };
+        assert_eq!(found("{self_addr: '127.0.0.1:1', partner_addrs: ['127.0.0.1:2']}"), 0);
+        assert_eq!(found("{self_addr: '10.0.0.1:1', insecure: true}"), 2);
+    }
+
+    #[test]
+    fn a_data_directory_must_be_empty_or_of_the_programs_version() {
+        let root = tempfile::tempdir().expect("directory");
+        let found = || {
+            let mut found = Vec::new();
+            data_dir(root.path(), 15, &mut found);
+            found
+        };
+        assert_eq!(found(), [""; 0]);
+        std::fs::write(root.path().join("letter"), "").expect("file");
+        assert!(found()[0].contains("is not empty"), "{:?}", found());
+        std::fs::create_dir(root.path().join("global")).expect("directory");
+        std::fs::write(root.path().join("global/pg_control"), "").expect("file");
+        std::fs::write(root.path().join("PG_VERSION"), "14\n").expect("file");
+        assert_eq!(found().len(), 2, "{:?}", found());
+        std::fs::write(root.path().join("PG_VERSION"), "15\n").expect("file");
+        std::fs::create_dir(root.path().join("pg_wal")).expect("directory");
+        assert_eq!(found(), [""; 0]);
+    }
+
+    #[test]
+    fn passwords_are_not_printed() {
+        let value =
+            serde_json::json!({"a": {"password": "x", "b": 1}, "keyfile_password": "y", "auth": "u:p"});
+        let shown = without_secrets(value).to_string();
+        assert_eq!(
+            shown,
+            r#"{"a":{"password":"(secret)","b":1},"keyfile_password":"(secret)","auth":"(secret)"}"#
+        );
+    }
+}

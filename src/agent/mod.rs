@@ -30,7 +30,7 @@ use std::time::{Duration, SystemTime};
 use pgherd_raft::Group;
 use pgherd_raft::group::{GroupView, Phase};
 use pgherd_raft::lease::BootTime;
-use pgherd_raft::model::{Epoch, Incarnation, Member, MemberId};
+use pgherd_raft::model::{Epoch, Incarnation, Member, MemberId, PostgresAddr};
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
@@ -402,7 +402,11 @@ impl Agent {
 
     /// This node's configuration was read again.
     fn follow_config(&mut self, config: &Config) {
-        self.parts.member.tags = config.tags.clone();
+        let member = &mut self.parts.member;
+        let postgres = &config.postgresql.connect_address;
+        member.tags = config.tags.clone();
+        member.api_url = Some(config.restapi.url());
+        member.postgres = Some(PostgresAddr { host: postgres.host.clone(), port: postgres.port });
         self.parts.group.describe(self.parts.member.clone());
         self.watchdog.configure(watchdog_of(config));
         match FencingCommand::of(config) {

@@ -29,7 +29,7 @@ impl ParameterCheck for LocalCheck {
             if parameters.is_empty() {
                 return Vec::new();
             }
-            match self.postgres.refusals(&parameters).await {
+            match self.postgres.refusals_of_change(&parameters).await {
                 // A name that this major does not know may be another one's: it is left out with a warning.
                 Ok(refusals) => refusals.iter().filter(|refusal| !refusal.is_unknown).map(sentence).collect(),
                 Err(error) => {

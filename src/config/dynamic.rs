@@ -162,11 +162,9 @@ fn at_least_two_seconds(timeout: Duration) -> Duration {
 }
 
 /// Settings which are kept and change nothing yet.
-const LATER: [&str; 9] = [
-    "max_timelines_history",
+const LATER: [&str; 7] = [
     "check_timeline",
     "member_slots_ttl",
-    "primary_race_backoff",
     "slots",
     "permanent_slots",
     "permanent_replication_slots",

@@ -87,6 +87,11 @@ impl RestApi {
     pub fn scheme(&self) -> &'static str {
         if self.tls.certfile.is_some() { "https" } else { "http" }
     }
+
+    /// Where others reach it.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme(), self.connect_address)
+    }
 }
 
 /// A user for HTTP basic authentication.

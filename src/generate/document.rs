@@ -152,6 +152,7 @@ impl Document {
                 "self_addr": format!("{address}:7400"),
                 "data_dir": FIXME,
                 "partner_addrs": [],
+                "password": FIXME,
             },
             "restapi": {
                 "connect_address": format!("{address}:8008"),
@@ -177,7 +178,8 @@ impl Document {
             "name" => &["This node's name, different on each node."],
             "raft" => &[
                 "The group of the daemons. self_addr: where the others reach this one; partner_addrs: the others'",
-                "self_addr, the witness among them; data_dir: on a disk that keeps what it is told, not in the data directory.",
+                "self_addr, the witness among them; data_dir: on a disk that keeps what it is told, not in the data directory;",
+                "password: the same on all members, for example from `openssl rand -hex 24`.",
             ],
             "bootstrap" => &[
                 "dcs becomes the cluster's settings when the cluster is new, or has none yet. Later they are changed with",
@@ -213,4 +215,86 @@ fn dcs(parameters: Map<String, Value>, use_pg_rewind: bool) -> Value {
 /// A number stays one.
 fn plain(value: &str) -> Value {
     value.parse::<i64>().map_or_else(|_| value.into(), Value::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::PathBuf;
+
+    use pgherd_raft::config::Environment;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::postgres::Secret;
+
+    /// What an operator has to fill in.
+    fn filled(document: &Document) -> (Config, Vec<String>) {
+        let text = super::super::finished(document, &Environment::new()).expect("written");
+        let text = text.replace("data_dir: '#FIXME'", "data_dir: /srv/x").replace("'#FIXME'", "filled");
+        let (config, warnings) = Config::from_text("made.yml", &text, &Environment::new()).expect(&text);
+        (config, warnings.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_sample_can_be_read_once_it_is_filled_in() {
+        let (config, warnings) = filled(&Document::sample(15, "pg-1", Some("10.0.0.1".to_owned())));
+        let without_effect: Vec<&String> = warnings.iter().filter(|text| !text.starts_with("log.")).collect();
+        assert!(
+            without_effect.iter().all(|text| text.starts_with("raft.password: is short")),
+            "{without_effect:?}"
+        );
+        assert_eq!(config.postgresql.connect_address.to_string(), "10.0.0.1:5432");
+        let bootstrap = config.bootstrap.expect("bootstrap");
+        assert_eq!(bootstrap.settings.postgresql.parameters["wal_keep_size"], "128MB");
+        let sample = super::super::finished(
+            &Document::sample(15, "pg-1", None),
+            &[("PATRONI_SCOPE".to_owned(), "demo".to_owned())].into(),
+        );
+        let sample = sample.expect("written");
+        assert!(sample.contains("\nscope: demo\n"), "{sample}");
+        let place = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/generate/testdata/sample.yml");
+        if std::env::var_os("UPDATE_TESTFILES").is_some() {
+            std::fs::write(&place, &sample).expect("write the golden file");
+        }
+        assert_eq!(sample, std::fs::read_to_string(place).expect("the golden file"));
+    }
+
+    #[test]
+    fn a_running_server_s_parameters_go_where_they_belong() {
+        let parameters: BTreeMap<String, String> = [
+            ("listen_addresses", "127.0.0.1, ::1"),
+            ("port", "5433"),
+            ("cluster_name", "main"),
+            ("max_connections", "50"),
+            ("archive_command", "cp %p /wal/%f"),
+            ("hba_file", "/srv/data/pg_hba.conf"),
+            ("work_mem", "8MB"),
+            ("data_directory", "/srv/data"),
+            ("wal_log_hints", "off"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+        let found = Inspected {
+            major: 15,
+            parameters,
+            data_dir: PathBuf::from("/srv/data"),
+            bin_dir: Some(PathBuf::from("/usr/lib/postgresql/15/bin")),
+            user: "admin".to_owned(),
+            password: Some(Secret::new("it's")),
+            pg_hba: Some(vec!["local all all peer".to_owned()]),
+            pg_ident: Some(Vec::new()),
+        };
+        let (config, _) = filled(&Document::running(&found, "pg-1", Some("10.0.0.1".to_owned())));
+        assert_eq!(config.scope, "main");
+        assert_eq!(config.postgresql.listen.hosts, ["127.0.0.1", "::1"]);
+        assert_eq!(config.postgresql.connect_address.to_string(), "10.0.0.1:5433");
+        assert_eq!(config.postgresql.parameters.keys().collect::<Vec<_>>(), ["archive_command"]);
+        assert_eq!(config.postgresql.authentication.superuser.username, "admin");
+        let dcs = config.bootstrap.expect("bootstrap").dcs;
+        let expected = json!({"max_connections": 50, "wal_log_hints": "off", "work_mem": "8MB"});
+        assert_eq!(dcs["postgresql"]["parameters"], expected);
+        assert_eq!(dcs["postgresql"]["use_pg_rewind"], false);
+    }
 }

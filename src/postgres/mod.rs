@@ -232,7 +232,7 @@ impl Postgres {
     /// What the probes of the server's health do from now on; `limit` is the time after which a failure counts.
     pub fn probe(&self, probing: Probing, limit: Duration) {
         self.inner.prober.direct(probing, limit, || {
-            let settings = self.settings();
+            let settings = self.reached();
             let socket = Self::sockets(&settings).0;
             Target { local: Local::of(&settings, socket.clone()), socket, settings }
         });
@@ -245,6 +245,19 @@ impl Postgres {
 
     fn settings(&self) -> Arc<Settings> {
         Arc::clone(&self.inner.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The settings with the addresses at which the running server is reached: it keeps them until its next start.
+    fn reached(&self) -> Arc<Settings> {
+        let settings = self.settings();
+        let Some(at) = self.runs_at().filter(|at| at.port != settings.port) else { return settings };
+        let mut reached = Settings::clone(&settings);
+        reached.port = at.port;
+        reached.listen = at.host.into_iter().collect();
+        if let Some(sockets) = at.sockets {
+            reached.parameters.insert("unix_socket_directories".to_owned(), sockets);
+        }
+        Arc::new(reached)
     }
 
     fn layout(&self) -> Layout {
@@ -287,7 +300,7 @@ impl Postgres {
 
     /// A connection of its own to the local server.
     async fn connect(&self) -> Result<Session, PgError> {
-        let settings = self.settings();
+        let settings = self.reached();
         Ok(Session::local(&settings, &Self::local(&settings)).await?)
     }
 

@@ -65,6 +65,25 @@ struct FileStamp {
     nanoseconds: i64,
 }
 
+/// Lines of `postmaster.pid`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RunsAt {
+    pub(super) port: u16,
+    /// The first directory with a socket.
+    pub(super) sockets: Option<String>,
+    /// The first address that is listened on.
+    pub(super) host: Option<String>,
+}
+
+impl RunsAt {
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.lines().skip(3).map(str::trim);
+        let port = lines.next()?.parse().ok()?;
+        let mut line = || lines.next().filter(|line| !line.is_empty()).map(str::to_owned);
+        Some(Self { port, sockets: line(), host: line() })
+    }
+}
+
 /// What is read from files.
 #[derive(Clone, Debug)]
 struct Files {
@@ -75,6 +94,8 @@ struct Files {
     has_old_data: bool,
     /// The data directory is a copy which has not been seen to stream.
     is_copy: bool,
+    /// Where the postmaster says that it is reached.
+    runs_at: Option<RunsAt>,
     sync: SyncNames,
     fenced: Epoch,
 }
@@ -148,6 +169,10 @@ impl Postgres {
                 upstream: conf::parse_upstream(&conf),
                 has_old_data: !layout.asides().is_empty(),
                 is_copy: matches!(layout.marker(), Ok(Some(Marker::Copied))),
+                runs_at: files::read(&layout.in_data("postmaster.pid"))
+                    .ok()
+                    .flatten()
+                    .and_then(|text| RunsAt::parse(&text)),
                 sync: conf::parse_sync(&conf),
                 // A record that cannot be read holds for every epoch.
                 fenced: fenced(&layout).unwrap_or(Epoch(u64::MAX)),
@@ -164,6 +189,7 @@ impl Postgres {
             upstream: None,
             has_old_data: false,
             is_copy: false,
+            runs_at: None,
             sync: SyncNames::Own,
             fenced: Epoch(u64::MAX),
         })
@@ -295,6 +321,18 @@ impl Postgres {
         }
     }
 
+    /// Where the running server is reached, as far as it was seen: the configuration may name other addresses by now.
+    pub(super) fn runs_at(&self) -> Option<RunsAt> {
+        self.cache().files.as_ref().and_then(|files| files.runs_at.clone())
+    }
+
+    /// A server is about to be started, at the addresses of the configuration.
+    pub(super) fn forget_addresses(&self) {
+        if let Some(files) = &mut self.cache().files {
+            files.runs_at = None;
+        }
+    }
+
     /// For those who change the data directory as a whole.
     pub(super) fn forget_control(&self) {
         self.cache().control = None;
@@ -331,5 +369,21 @@ pub(super) fn refuse_unfinished(layout: &Layout) -> Result<(), super::PgError> {
             "{directory} cannot be used: an earlier pg_rewind of it did not finish, so it needs a new copy"
         ))),
         Some(Marker::Copied) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_postmaster_says_where_it_is_reached() {
+        let text = "7\n/d\n1700000000\n5432\n/tmp\n127.0.0.1\n  1 2\nready   \n";
+        let expected =
+            RunsAt { port: 5432, sockets: Some("/tmp".to_owned()), host: Some("127.0.0.1".to_owned()) };
+        assert_eq!(RunsAt::parse(text), Some(expected));
+        let bare = RunsAt { port: 5432, sockets: None, host: None };
+        assert_eq!(RunsAt::parse("7\n/d\n1700000000\n5432\n\n\n"), Some(bare));
+        assert_eq!(RunsAt::parse("7\n/d\n1700000000\n"), None);
     }
 }

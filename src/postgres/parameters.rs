@@ -5,7 +5,7 @@
 //! parameter.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -33,6 +33,9 @@ const PLAIN_LOG: [&str; 6] = [
     "--log_error_verbosity=default",
     "--lc_messages=C",
 ];
+
+/// What a server loads at its start; it does not start without one of them.
+const LIBRARIES: &str = "shared_preload_libraries";
 
 /// Why PostgreSQL would not start with a parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +79,26 @@ impl Postgres {
             }
         }
         found.extend(reserved_connections(parameters));
+        Ok(found)
+    }
+
+    /// The same, and libraries which are not there. A running configuration is not changed for that: it may be that the
+    /// server finds them where they are not looked for here.
+    ///
+    /// # Errors
+    /// As [`Self::refusals`].
+    pub async fn refusals_of_change(
+        &self,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Vec<ParameterRefusal>, PgError> {
+        let mut found = self.refusals(parameters).await?;
+        let has_other_path =
+            |parameters: &BTreeMap<String, String>| parameters.contains_key("dynamic_library_path");
+        if !has_other_path(parameters) && !has_other_path(&self.settings().parameters) {
+            let server = self.programs()?.path("postgres");
+            let libraries = parameters.get(LIBRARIES).cloned();
+            found.extend(blocking(move || Ok(missing_library(&server, libraries.as_deref()))).await?);
+        }
         Ok(found)
     }
 
@@ -152,6 +175,27 @@ impl Postgres {
             }
         }
     }
+}
+
+/// A library which PostgreSQL would look for in its own directory and not find. Where that directory is not known, nothing
+/// is held against a name.
+fn missing_library(server: &Path, libraries: Option<&str>) -> Option<ParameterRefusal> {
+    let prefix = server.canonicalize().ok()?.parent()?.parent()?.to_owned();
+    let directories =
+        ["lib", "lib/postgresql", "lib/pgsql", "lib64", "lib64/pgsql"].map(|name| prefix.join(name));
+    let has = |directory: &PathBuf, name: &str| directory.join(format!("{name}.so")).is_file();
+    // Every server has this one.
+    let directory = directories.iter().find(|directory| has(directory, "plpgsql"))?;
+    let names = libraries?.split(',').map(|name| name.trim().trim_matches('"'));
+    let own = names.filter(|name| !name.is_empty() && !name.contains('/'));
+    let missing = own.into_iter().find(|name| !has(directory, name.trim_end_matches(".so")))?;
+    Some(ParameterRefusal {
+        name: LIBRARIES.to_owned(),
+        reason: format!("there is no library {missing:?} in {} of this node", directory.display()),
+        is_unknown: false,
+        nearest: None,
+        is_too_low: false,
+    })
 }
 
 /// A check which PostgreSQL makes only when it starts in earnest.

@@ -5,7 +5,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pgherd_raft::config::{is_configuration_variable, process_environment};
+use pgherd_raft::config::{Environment, is_configuration_variable, process_environment};
 use tokio::time::{sleep, timeout};
 
 use super::Postgres;
@@ -59,6 +59,7 @@ impl Postgres {
                 self.value_copy().await?;
             }
             self.forget_session();
+            self.forget_addresses();
             log_offset = Some(self.spawn(&role, &least).await?);
         }
         self.await_ready(&role, log_offset).await
@@ -73,7 +74,7 @@ impl Postgres {
         let command = PostmasterCommand {
             program: self.programs()?.path("postgres"),
             args: conf::arguments(&settings, least),
-            env: process_environment().into_iter().filter(|(name, _)| is_inherited(name)).collect(),
+            env: inherited(process_environment()),
             log_file: settings.log_file.clone(),
             may_write: *role == Role::Primary,
         };
@@ -196,6 +197,19 @@ fn is_inherited(name: &str) -> bool {
     !is_configuration_variable(name) && !NOT_INHERITED.iter().any(|prefix| name.starts_with(prefix))
 }
 
+/// The postmaster's environment. `PG_MALLOC_ARENA_MAX` is its own limit for what the daemon has another one for; empty:
+/// the C library's default.
+fn inherited(environment: Environment) -> Environment {
+    let arenas = environment.get("PG_MALLOC_ARENA_MAX").cloned();
+    let mut inherited: Environment = environment.into_iter().filter(|(name, _)| is_inherited(name)).collect();
+    match arenas {
+        Some(most) if most.is_empty() => drop(inherited.remove("MALLOC_ARENA_MAX")),
+        Some(most) => drop(inherited.insert("MALLOC_ARENA_MAX".to_owned(), most)),
+        None => {}
+    }
+    inherited
+}
+
 fn rotate(log: &Path) {
     if std::fs::metadata(log).is_ok_and(|is| is.len() > LOG_LIMIT) {
         let mut earlier = log.as_os_str().to_owned();
@@ -215,4 +229,21 @@ fn tail_of(log: &Path, offset: u64) -> String {
         Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
     };
     one_line(&read().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_postmaster_has_a_limit_of_arenas_of_its_own() {
+        let of = |pairs: &[(&str, &str)]| -> Environment {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let given = [("MALLOC_ARENA_MAX", "1"), ("PATRONI_NAME", "x"), ("LANG", "C")];
+        assert_eq!(inherited(of(&given)), of(&[("MALLOC_ARENA_MAX", "1"), ("LANG", "C")]));
+        let with = |most| inherited(of(&[given[0], ("PG_MALLOC_ARENA_MAX", most)]));
+        assert_eq!(with("4"), of(&[("MALLOC_ARENA_MAX", "4")]));
+        assert_eq!(with(""), of(&[]));
+    }
 }

@@ -80,6 +80,7 @@ pub(in super::super) fn shared_with_cluster(s: &mut Section<'_>) -> SharedPostgr
         "pg_ident_primary",
         "pg_ident_replica",
         "pg_ident_standby_leader",
+        "pg_ctl_timeout",
         "rewind",
     ]);
     SharedPostgresql {
