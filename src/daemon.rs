@@ -23,7 +23,7 @@ use crate::agent::{
     watchdog_of,
 };
 use crate::api::{self, ApiSettings, ApiState, MemberClient};
-use crate::config::{BootstrapMethod, Config, Source, reload_channel};
+use crate::config::{BootstrapMethod, Config, Source};
 use crate::guard::Guard;
 use crate::http_client::{HttpClient, member_settings};
 use crate::postgres::{Postgres, Postmaster};
@@ -41,8 +41,7 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let configs = watch::Sender::new(Arc::clone(&config));
-    let (reload, reload_queue) = reload_channel();
-    let reread = Reread::new(source, configs.clone(), reload_queue);
+    let (reread, reload) = Reread::new(source, configs.clone());
     let fencing = FencingCommand::of(&config).map_err(anyhow::Error::msg)?;
     refuse_custom_bootstrap(&config)?;
     ensure_data_dir(&config.postgresql.data_dir)?;

@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, ReloadQueue, Source};
+use crate::config::{Config, ReloadQueue, ReloadRequests, Source, reload_channel};
 
 /// The one who reads and publishes.
 #[derive(Debug)]
@@ -23,13 +23,14 @@ pub(crate) struct Reread {
 }
 
 impl Reread {
-    /// From here on SIGHUP does not end the process.
-    pub(crate) fn new(source: Source, configs: watch::Sender<Arc<Config>>, requests: ReloadQueue) -> Self {
+    /// The one who reads, and how it is asked to. From here on SIGHUP does not end the process.
+    pub(crate) fn new(source: Source, configs: watch::Sender<Arc<Config>>) -> (Self, ReloadRequests) {
+        let (asks, requests) = reload_channel();
         let hangups = signal(SignalKind::hangup()).ok();
         if hangups.is_none() {
             warn!("SIGHUP cannot be received: have the configuration read again over the REST API");
         }
-        Self { source: Arc::new(source), configs, requests, hangups }
+        (Self { source: Arc::new(source), configs, requests, hangups }, asks)
     }
 
     /// Serves requests until it is dropped.
