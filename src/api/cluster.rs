@@ -130,7 +130,7 @@ fn row(standing: &Standing, id: MemberId, member: &Member) -> Value {
 fn own(standing: &Standing) -> Known<'_> {
     let observation = &standing.view.observation;
     let state = PostgresState::of(observation);
-    let server = standing.server();
+    let server = standing.recent_server();
     let how = server.and_then(replication_state).filter(|_| state == PostgresState::Running);
     let control = observation.postgres.control.of_any_age();
     let timeline = server.map(|server| server.position.timeline).or(control.map(|control| control.timeline));

@@ -27,7 +27,8 @@ pub(super) fn is_well(standing: &Standing, path: &str, query: &Query) -> Result<
         return Ok(false);
     }
     let replica = || is_replica(standing, query, limit);
-    let in_role = |role: Option<SyncRole>| standing.own_sync_role() == role && replica();
+    let in_role =
+        |role: Option<SyncRole>| standing.knows_cluster() && standing.own_sync_role() == role && replica();
     Ok(if has("replica") {
         replica()
     } else if has("read-only") && !has("sync") && !has("quorum") {

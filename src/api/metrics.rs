@@ -18,7 +18,7 @@ pub(super) fn page(standing: &Standing) -> Reply {
 }
 
 fn as_patroni(page: &mut Page, standing: &Standing) {
-    let server = standing.server();
+    let server = standing.recent_server();
     let state = PostgresState::of(&standing.view.observation);
     let is_running = state == PostgresState::Running;
     let role = status::role(standing);

@@ -104,16 +104,19 @@ pub(super) async fn write(api: &ApiState, change: &Change) -> Reply {
     Reply::text(StatusCode::CONFLICT, "others changed the settings again and again: ask again")
 }
 
-/// Refuses parameters with which PostgreSQL would not start, as far as it can tell.
+/// Refuses parameters with which PostgreSQL would not start, as far as it can tell. It is not asked about what stays as
+/// it is: most changes are not about parameters, and some are urgent.
 async fn ask_postgresql(api: &ApiState, state: &ClusterState, next: &Next, way: Way) -> Result<(), Reply> {
-    let ask = async |document: &str| match serde_json::from_str(document) {
-        Ok(document) => api.parameters.mistakes(&document).await,
-        Err(_) => Vec::new(),
-    };
-    let mut mistakes = ask(&next.document).await;
+    let read = |document: &str| serde_json::from_str(document).unwrap_or(Value::Null);
+    let (before, after): (Value, Value) = (read(&state.settings.document), read(&next.document));
+    let parameters = |document: &Value| document.pointer("/postgresql/parameters").cloned();
+    if way == Way::Patch && parameters(&before) == parameters(&after) {
+        return Ok(());
+    }
+    let mut mistakes = api.parameters.mistakes(&after).await;
     if !mistakes.is_empty() && way == Way::Patch {
         // What was wrong before is not this change's.
-        let known = ask(&state.settings.document).await;
+        let known = api.parameters.mistakes(&before).await;
         mistakes.retain(|mistake| !known.contains(mistake));
     }
     if mistakes.is_empty() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgherd_raft::RenewerFacts;
+use pgherd_raft::clock;
 use pgherd_raft::lease::{BootTime, Licence, patience};
 use pgherd_raft::model::{Lsn, MemberId};
 
@@ -59,6 +60,12 @@ impl Standing {
         self.view.observation.postgres.server.of_any_age().filter(|_| self.is_running())
     }
 
+    /// What it said lately: what documents show. Older figures are left out rather than shown as if they were present.
+    pub(super) fn recent_server(&self) -> Option<&Server> {
+        let is_recent = self.view.observation.postgres.server.within(SERVER_FRESH).is_some();
+        self.server().filter(|_| is_recent && self.age() <= VIEW_FRESH)
+    }
+
     /// The postmaster runs.
     pub(super) fn is_running(&self) -> bool {
         matches!(self.view.observation.postgres.process.of_any_age(), Some(Process::Running { .. }))
@@ -103,7 +110,15 @@ impl Standing {
         }
     }
 
-    /// The same of this node, while PostgreSQL is a standby.
+    /// Is what this node knows of the cluster young enough to say who is synchronous? As in Patroni, for a ttl after the
+    /// last contact.
+    pub(super) fn knows_cluster(&self) -> bool {
+        let observation = &self.view.observation;
+        let seen = self.view.consensus_seen.and_then(|seen| clock::wall().duration_since(seen).ok());
+        observation.consensus.raft_leader.is_some() || seen.is_some_and(|ago| ago <= observation.policy.ttl)
+    }
+
+    /// What this node is to the holder's commits, while its PostgreSQL is a standby.
     pub(super) fn own_sync_role(&self) -> Option<SyncRole> {
         let is_standby = self.server().is_some_and(|server| server.is_in_recovery);
         self.sync_role(self.view.observation.me).filter(|_| is_standby)

@@ -36,11 +36,11 @@ pub(super) fn document(standing: &Standing) -> Value {
         document.insert(key.to_owned(), value);
     };
     put("state", json!(PostgresState::of(observation).as_str()));
-    if let Some(server) = standing.server() {
+    if let Some(server) = standing.recent_server() {
         put("postmaster_start_time", json!(as_datetime(&server.started_at)));
     }
     put("role", json!(role(standing)));
-    if let Some(server) = standing.server() {
+    if let Some(server) = standing.recent_server() {
         put("server_version", json!(server.version));
         put("xlog", xlog(server));
         match standing.own_sync_role() {

@@ -40,6 +40,13 @@ pub(crate) async fn patch(at: impl Into<Place>, path: &str, body: &str) -> Resul
         .context("no answer in time")?
 }
 
+/// Takes back what was scheduled.
+pub(crate) async fn delete(at: impl Into<Place>, path: &str) -> Result<Answer> {
+    tokio::time::timeout(PATIENCE, request(at.into(), "DELETE", path, ""))
+        .await
+        .context("no answer in time")?
+}
+
 async fn request(at: Place, method: &str, path: &str, body: &str) -> Result<Answer> {
     let mut stream = TcpStream::connect((at.host, at.port)).await?;
     let head = format!("{method} {path} HTTP/1.0\r\nHost: {at}\r\nContent-Length: {}\r\n\r\n", body.len());

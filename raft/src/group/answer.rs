@@ -98,13 +98,7 @@ fn admit(node: &Node, kind: Kind, envelope: &Envelope) -> Result<(), Status> {
     let own = node.identity.group().map_or(0, |group| group.0);
     let strangers_may = matches!(
         kind,
-        Kind::Probe
-            | Kind::Promise
-            | Kind::Join
-            | Kind::Members
-            | Kind::Invite
-            | Kind::Wish
-            | Kind::State
+        Kind::Probe | Kind::Promise | Kind::Join | Kind::Members | Kind::Invite | Kind::Wish | Kind::State
     );
     if strangers_may && (own == 0 || envelope.group == 0) || own == envelope.group && own != 0 {
         return Ok(());

@@ -212,3 +212,17 @@ fn the_metrics_are_patronis() {
     }
     assert_eq!(lines.next(), None);
 }
+
+#[test]
+fn old_figures_are_left_out() {
+    let old = changed(3, |view| {
+        let Fact::Known { age, .. } = &mut view.observation.postgres.server else { panic!("SQL") };
+        *age = std::time::Duration::from_secs(4);
+    });
+    let document = status::document(&standing(old, RenewerFacts::default()));
+    assert_eq!(document["state"], "running");
+    assert_eq!(document["role"], "replica");
+    for key in ["xlog", "timeline", "replication_state", "postmaster_start_time", "server_version"] {
+        assert_eq!(document.get(key), None, "{key}");
+    }
+}

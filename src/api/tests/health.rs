@@ -200,3 +200,20 @@ fn a_limit_that_cannot_be_read_is_no_limit_and_is_refused() {
     assert!(health::is_ready(&standby, &query("mode=both")).is_err());
     assert!(health::is_ready(&standby, &query("lag=x")).is_err());
 }
+
+#[test]
+fn who_is_synchronous_is_known_for_a_ttl_after_the_last_contact() {
+    let cut_off = |seen: Option<Duration>| {
+        let view = changed(3, |view| {
+            synchronous(view, SyncMode::On);
+            view.observation.consensus.raft_leader = None;
+            view.consensus_seen = seen.map(|ago| pgherd_raft::clock::wall() - ago);
+        });
+        let standing = standing(view, RenewerFacts::default());
+        let well = |path: &str| health::is_well(&standing, path, &query("")).expect(path);
+        (well("/sync"), well("/async"), well("/replica"))
+    };
+    assert_eq!(cut_off(Some(Duration::from_secs(3))), (true, false, true));
+    assert_eq!(cut_off(Some(Duration::from_secs(6))), (false, false, true));
+    assert_eq!(cut_off(None), (false, false, true));
+}

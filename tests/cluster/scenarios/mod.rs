@@ -28,6 +28,7 @@
 //! Every scenario with writers ends with [`finish`](crate::harness::workload::Workload::finish), which fails when two
 //! nodes ever acknowledged writes at one time.
 
+mod api;
 mod bad_input;
 mod clocks;
 mod crash;
