@@ -7,8 +7,11 @@ use pgherd_raft::model::Lsn;
 
 use crate::config::{self, Config};
 
+/// Takes any bytes.
+pub type Target = fn(&[u8]);
+
 /// All targets by name: `fuzz/fuzz_targets/NAME.rs` and `fuzz/corpus/NAME/`.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("config", config),
     ("settings", settings),
     ("http", crate::api::fuzzing::http),
@@ -24,7 +27,6 @@ pub const TARGETS: [(&str, fn(&[u8])); 9] = [
 ///
 /// # Panics
 /// There is none, or a promise is broken.
-#[expect(clippy::panic, reason = "a broken promise has to be seen by the fuzzer")]
 pub fn run(name: &str, data: &[u8]) {
     match TARGETS.iter().find(|(known, _)| *known == name) {
         Some((_, target)) => target(data),
@@ -66,7 +68,7 @@ pub fn lsn(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(lsn) = text.parse::<Lsn>() {
         assert_eq!(lsn.to_string().parse(), Ok(lsn));
-        assert_eq!(text.len() <= 17, true, "{text:?}");
+        assert!(text.len() <= 17, "{text:?}");
     }
     if let Some(bytes) = data.first_chunk() {
         let lsn = Lsn(u64::from_le_bytes(*bytes));

@@ -31,7 +31,9 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(fuzzing, not(test)))]
+pub mod fuzzing;
+#[cfg(test)]
 pub mod fuzzing;
 pub mod generate;
 pub mod guard;

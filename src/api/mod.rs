@@ -16,7 +16,9 @@ mod cluster;
 mod connections;
 mod decisions;
 mod failsafe;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(fuzzing, not(test)))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
 pub(crate) mod fuzzing;
 mod health;
 mod history;
@@ -32,7 +34,9 @@ mod settings;
 mod settings_history;
 mod standing;
 mod status;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(fuzzing, not(test)))]
+mod testing;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;

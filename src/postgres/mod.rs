@@ -13,7 +13,9 @@ mod diverged;
 mod error;
 mod files;
 mod foreign;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(fuzzing, not(test)))]
+pub(crate) mod fuzzing;
+#[cfg(test)]
 pub(crate) mod fuzzing;
 mod hba;
 mod health;

@@ -1,6 +1,6 @@
 //! Handshakes between this module's own sides, with certificates of every kind.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd};
 use tempfile::TempDir;
@@ -84,10 +84,10 @@ fn server(pair: &Pair, verify_client: &str, cafile: Option<&PathBuf>) -> ServerT
     .expect("a server")
 }
 
-fn client(checks: Checks, cafile: &PathBuf, own: Option<&Pair>) -> ClientTls {
+fn client(checks: Checks, cafile: &Path, own: Option<&Pair>) -> ClientTls {
     ClientTls::load(&ClientSettings {
         checks,
-        trust: Trust::File(cafile.clone()),
+        trust: Trust::File(cafile.to_owned()),
         certfile: own.map(|own| own.certfile.clone()),
         keyfile: own.map(|own| own.keyfile.clone()),
         ..ClientSettings::default()
