@@ -276,7 +276,7 @@ fn member(config: &Config, port: u16) -> Member {
         votes,
         api_url: Some(config.restapi.url()),
         postgres: Some(PostgresAddr { host: postgres.host.clone(), port: postgres.port }),
-        tags: config.tags.clone(),
+        tags: config.tags.published(),
     }
 }
 

@@ -404,7 +404,7 @@ impl Agent {
     fn follow_config(&mut self, config: &Config) {
         let member = &mut self.parts.member;
         let postgres = &config.postgresql.connect_address;
-        member.tags = config.tags.clone();
+        member.tags = config.tags.published();
         member.api_url = Some(config.restapi.url());
         member.postgres = Some(PostgresAddr { host: postgres.host.clone(), port: postgres.port });
         self.parts.group.describe(self.parts.member.clone());

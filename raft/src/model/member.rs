@@ -91,6 +91,24 @@ impl Tags {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
+    /// The tags that a member shows of those which it was configured with: a flag that is off is none, unless it decides
+    /// against a priority beside it.
+    #[must_use]
+    pub fn published(&self) -> Self {
+        let is_off = |value: &TagValue| match value {
+            TagValue::Bool(value) => !value,
+            TagValue::Integer(value) => *value == 0,
+            TagValue::Float(_) | TagValue::Text(_) => false,
+        };
+        let is_shown = |name: &str, value: &TagValue| match name {
+            "clonefrom" | "noloadbalance" | "nostream" => !is_off(value),
+            "nofailover" => !is_off(value) || self.get("failover_priority").is_some(),
+            "nosync" => !is_off(value) || self.get("sync_priority").is_some(),
+            _ => true,
+        };
+        Self(self.0.iter().filter(|(name, value)| is_shown(name, value)).cloned().collect())
+    }
+
     /// A boolean tag as Patroni reads it: a missing or unreadable one is false.
     pub fn flag(&self, name: &str) -> bool {
         match self.get(name) {
@@ -164,6 +182,21 @@ mod tests {
 
     fn tags(pairs: &[(&str, TagValue)]) -> Tags {
         Tags(pairs.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect())
+    }
+
+    #[test]
+    fn flags_that_are_off_are_not_shown_unless_they_decide_something() {
+        let off = || TagValue::Bool(false);
+        let given = tags(&[
+            ("clonefrom", off()),
+            ("failover_priority", TagValue::Text("0".into())),
+            ("mine", off()),
+            ("nofailover", off()),
+            ("nosync", off()),
+            ("nostream", TagValue::Bool(true)),
+        ]);
+        let names: Vec<String> = given.published().0.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["failover_priority", "mine", "nofailover", "nostream"]);
     }
 
     #[test]
