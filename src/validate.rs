@@ -9,8 +9,8 @@ use pgherd_raft::address::{ListenAddress, is_loopback};
 use pgherd_raft::listener;
 use serde_json::Value;
 
-use crate::config::{Config, Source, to_yaml};
-use crate::postgres::installed_major;
+use crate::config::{Config, Source, in_present_words, to_yaml};
+use crate::postgres::{installed_major, refused_parameters};
 
 /// Reads, checks, and prints when asked to.
 ///
@@ -32,6 +32,7 @@ pub async fn run(source: &Source, binds: bool, prints: bool) -> anyhow::Result<(
         Ok(major) => data_dir(&config.postgresql.data_dir, major, &mut found),
         Err(error) => found.push(format!("postgresql.bin_dir: {error}")),
     }
+    parameters(&config, &mut found).await;
     for warning in &warnings {
         say(&format!("warning: {warning}"));
     }
@@ -85,6 +86,31 @@ fn addresses(config: &Config, found: &mut Vec<String>) {
                 "{key} {address} didn't pass validation: must not be an address of this machine alone, as others \
                  connect to it"
             ));
+        }
+    }
+}
+
+/// PostgreSQL itself says whether it would start with the parameters.
+async fn parameters(config: &Config, found: &mut Vec<String>) {
+    let own = &config.postgresql;
+    let shared = config.bootstrap.as_ref().map(|bootstrap| &bootstrap.settings.postgresql.parameters);
+    for (path, parameters) in
+        [("postgresql.parameters", Some(&own.parameters)), ("bootstrap.dcs.postgresql.parameters", shared)]
+    {
+        let Some(parameters) = parameters.filter(|parameters| !parameters.is_empty()) else { continue };
+        // Where it cannot be asked, the missing programs have been told already.
+        let asked = in_present_words(parameters);
+        let refused = refused_parameters(own.shared.bin_dir.as_deref(), &asked).await.unwrap_or_default();
+        for refusal in refused {
+            let value = parameters.get(&refusal.name).map(String::as_str).unwrap_or_default();
+            if refusal.is_unknown {
+                say(&format!("warning: {path}.{}: {}", refusal.name, refusal.reason));
+            } else {
+                found.push(format!(
+                    "{path}.{} {value} didn't pass validation: {}",
+                    refusal.name, refusal.reason
+                ));
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ impl LocalCheck {
 impl ParameterCheck for LocalCheck {
     fn mistakes<'a>(&'a self, document: &'a Value) -> Mistakes<'a> {
         Box::pin(async move {
-            let parameters = config::parse(document).0.postgresql.parameters;
+            let parameters = config::in_present_words(&config::parse(document).0.postgresql.parameters);
             if parameters.is_empty() {
                 return Vec::new();
             }

@@ -20,7 +20,7 @@ mod yaml_out;
 pub use check::{Mistakes, ParameterCheck};
 pub use dynamic::{Dynamic, DynamicPostgresql, SynchronousMode, parse};
 pub use effective::Effective;
-pub use parameters::{Adjusted, Parameters, SHARED_PARAMETERS, effective_parameters};
+pub use parameters::{Adjusted, Parameters, SHARED_PARAMETERS, effective_parameters, in_present_words};
 use pgherd_raft::config::Report;
 pub use pgherd_raft::config::{
     ConfigErrors, Environment, Problem, Raft, Secret, Severity, Warning, is_configuration_variable,

@@ -182,6 +182,15 @@ pub fn effective_parameters(
     (effective, adjusted)
 }
 
+/// The parameters as they are asked about: with present names for values which had another one once.
+pub fn in_present_words(parameters: &Parameters) -> Parameters {
+    let mut present = parameters.clone();
+    if present.get("wal_level").is_some_and(|level| level == "hot_standby") {
+        present.insert("wal_level".to_owned(), "replica".to_owned());
+    }
+    present
+}
+
 /// Must this parameter be equal on all nodes?
 pub(super) fn is_shared(name: &str) -> bool {
     SHARED_PARAMETERS.binary_search(&name).is_ok()

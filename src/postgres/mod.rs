@@ -54,7 +54,7 @@ pub use error::PgError;
 pub use health::Probing;
 pub use hook::run_hook;
 pub use inspect::{InspectError, Inspected, inspect, installed_major};
-pub use parameters::ParameterRefusal;
+pub use parameters::{ParameterRefusal, refused_parameters};
 use pgherd_raft::clock;
 use pgherd_raft::lease::BootTime;
 use pgherd_raft::model::SystemIdentifier;

@@ -5,6 +5,7 @@
 //! parameter.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tracing::warn;
 
 use super::error::PgError;
 use super::files::{self, blocking};
+use super::programs::Programs;
 use super::quote::conf_value;
 use super::settings::Settings;
 use super::tool::{Tool, ToolError};
@@ -61,25 +63,9 @@ impl Postgres {
         &self,
         parameters: &BTreeMap<String, String>,
     ) -> Result<Vec<ParameterRefusal>, PgError> {
-        let program = self.programs()?.path("postgres");
-        let mut left = parameters.clone();
-        let mut found = Vec::new();
-        for _ in 0..MOST_ROUNDS {
-            let refused = match self.ask(program.clone(), &left).await {
-                Ok(()) => break,
-                Err(PgError::Tool(ToolError::Failed { said, .. })) => parse(&said),
-                Err(error) => return Err(error),
-            };
-            let before = left.len();
-            left.retain(|name, _| refused.iter().all(|refusal| refusal.name != *name));
-            found.extend(refused.into_iter().filter(|refusal| parameters.contains_key(&refusal.name)));
-            if left.len() == before {
-                // It complains about something else: that is not for this check to judge.
-                break;
-            }
-        }
-        found.extend(reserved_connections(parameters));
-        Ok(found)
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let scratch = self.layout().check_dir(NUMBER.fetch_add(1, Ordering::Relaxed));
+        refusals(&self.programs()?.path("postgres"), &scratch, parameters).await
     }
 
     /// The same, and libraries which are not there. A running configuration is not changed for that: it may be that the
@@ -100,30 +86,6 @@ impl Postgres {
             found.extend(blocking(move || Ok(missing_library(&server, libraries.as_deref()))).await?);
         }
         Ok(found)
-    }
-
-    async fn ask(&self, program: PathBuf, parameters: &BTreeMap<String, String>) -> Result<(), PgError> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let directory = self.layout().check_dir(NUMBER.fetch_add(1, Ordering::Relaxed));
-        let file = directory.join("check.conf");
-        let lines = parameters.iter().map(|(name, value)| format!("{name} = {}\n", conf_value(value)));
-        let content: String = lines.collect();
-        let (made, written) = (directory.clone(), file.clone());
-        blocking(move || {
-            std::fs::create_dir_all(&made).map_err(PgError::file("make", &made))?;
-            files::write(&written, &content).map(|_| ())
-        })
-        .await?;
-        let asked = Tool::new(program)
-            .args(["-C", "max_connections", "-D"])
-            .arg(directory.as_os_str())
-            .arg(format!("--config-file={}", file.display()))
-            .args(PLAIN_LOG)
-            .run(Some(LIMIT))
-            .await;
-        // It is small, and of this process alone.
-        blocking(move || Ok(std::fs::remove_dir_all(&directory).ok())).await?;
-        asked.map(|_| ()).map_err(PgError::from)
     }
 
     /// The settings without what PostgreSQL would not start with. As Patroni does it: a number beyond the limits becomes
@@ -175,6 +137,69 @@ impl Postgres {
             }
         }
     }
+}
+
+/// Which of these parameters the programs of this directory (none: those which are found) would not start with.
+///
+/// # Errors
+/// They cannot be asked.
+pub async fn refused_parameters(
+    bin_dir: Option<&Path>,
+    parameters: &BTreeMap<String, String>,
+) -> Result<Vec<ParameterRefusal>, PgError> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let server = Programs::find(bin_dir, &BTreeMap::new(), &path, None)?.path("postgres");
+    let scratch = std::env::temp_dir().join(format!("pgherd-check-{}", std::process::id()));
+    refusals(&server, &scratch, parameters).await
+}
+
+async fn refusals(
+    server: &Path,
+    scratch: &Path,
+    parameters: &BTreeMap<String, String>,
+) -> Result<Vec<ParameterRefusal>, PgError> {
+    let mut left = parameters.clone();
+    let mut found = Vec::new();
+    for _ in 0..MOST_ROUNDS {
+        let refused = match ask(server, scratch, &left).await {
+            Ok(()) => break,
+            Err(PgError::Tool(ToolError::Failed { said, .. })) => parse(&said),
+            Err(error) => return Err(error),
+        };
+        let before = left.len();
+        left.retain(|name, _| refused.iter().all(|refusal| refusal.name != *name));
+        found.extend(refused.into_iter().filter(|refusal| parameters.contains_key(&refusal.name)));
+        if left.len() == before {
+            // It complains about something else: that is not for this check to judge.
+            break;
+        }
+    }
+    found.extend(reserved_connections(parameters));
+    Ok(found)
+}
+
+async fn ask(server: &Path, scratch: &Path, parameters: &BTreeMap<String, String>) -> Result<(), PgError> {
+    let file = scratch.join("check.conf");
+    let lines = parameters.iter().map(|(name, value)| format!("{name} = {}\n", conf_value(value)));
+    let content: String = lines.collect();
+    let (made, written) = (scratch.to_owned(), file.clone());
+    blocking(move || {
+        let mut builder = std::fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&made).map_err(PgError::file("make", &made))?;
+        files::write(&written, &content).map(|_| ())
+    })
+    .await?;
+    let asked = Tool::new(server)
+        .args(["-C", "max_connections", "-D"])
+        .arg(scratch.as_os_str())
+        .arg(format!("--config-file={}", file.display()))
+        .args(PLAIN_LOG)
+        .run(Some(LIMIT))
+        .await;
+    // It is small, and of this process alone.
+    let used = scratch.to_owned();
+    blocking(move || Ok(std::fs::remove_dir_all(&used).ok())).await?;
+    asked.map(|_| ()).map_err(PgError::from)
 }
 
 /// A library which PostgreSQL would look for in its own directory and not find. Where that directory is not known, nothing

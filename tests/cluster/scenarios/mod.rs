@@ -31,6 +31,7 @@
 mod api;
 mod bad_input;
 mod clocks;
+mod configuration;
 mod crash;
 mod daemons;
 mod failsafe;
