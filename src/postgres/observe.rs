@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::control_data;
 use super::files;
 use super::layout::{Layout, Marker};
+use super::parameters::Asked;
 use super::pending::Pending;
 use super::query::QueryError;
 use super::server::{self, Answered};
@@ -48,6 +49,7 @@ pub(super) struct Cache {
     seen_timeline: Option<(u32, TimelineId)>,
     late_answers: u32,
     pub(super) pending: Pending,
+    pub(super) asked: Option<Asked>,
     /// The last postmaster which was asked, and whether it said nothing but that it is not ready.
     last_asked: Option<(u32, bool)>,
     pub(super) sync_use: Option<SyncUse>,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tracing::warn;
@@ -54,6 +54,15 @@ pub struct ParameterRefusal {
     is_too_low: bool,
 }
 
+/// What PostgreSQL was asked last, and what it said.
+#[derive(Debug)]
+pub(super) struct Asked {
+    parameters: BTreeMap<String, String>,
+    /// When the server's program was installed.
+    modified: Option<SystemTime>,
+    refusals: Vec<ParameterRefusal>,
+}
+
 impl Postgres {
     /// Which of these parameters PostgreSQL would not start with.
     ///
@@ -88,6 +97,25 @@ impl Postgres {
         Ok(found)
     }
 
+    /// The settings change more often than the parameters in them, and the answer is waited for.
+    async fn refusals_once(
+        &self,
+        parameters: &BTreeMap<String, String>,
+    ) -> Result<Vec<ParameterRefusal>, PgError> {
+        let server = self.programs()?.path("postgres");
+        let modified = std::fs::metadata(&server).and_then(|is| is.modified()).ok();
+        if let Some(known) = &self.cache().asked
+            && known.parameters == *parameters
+            && known.modified == modified
+        {
+            return Ok(known.refusals.clone());
+        }
+        let refusals = self.refusals(parameters).await?;
+        let asked = Asked { parameters: parameters.clone(), modified, refusals: refusals.clone() };
+        self.cache().asked = Some(asked);
+        Ok(refusals)
+    }
+
     /// The settings without what PostgreSQL would not start with. As Patroni does it: a number beyond the limits becomes
     /// the nearest allowed one, everything else is left out.
     pub(super) async fn sifted(&self, mut settings: Settings) -> Settings {
@@ -95,7 +123,7 @@ impl Postgres {
         let of_both = settings.parameters.iter().chain(&settings.recovery_parameters);
         let asked: BTreeMap<String, String> =
             of_both.filter(is_checked).map(|(name, value)| (name.clone(), value.clone())).collect();
-        let refusals = match self.refusals(&asked).await {
+        let refusals = match self.refusals_once(&asked).await {
             Ok(refusals) => refusals,
             Err(error) => {
                 warn!("PostgreSQL could not be asked about its parameters: {}", error.in_full());

@@ -6,7 +6,7 @@ use pgherd_raft::yaml::Value;
 use super::super::dynamic::{self, Dynamic};
 use super::super::types::{Bootstrap, BootstrapMethod, BootstrapUser};
 use super::commands::tool_options;
-use super::postgresql::hba_lines;
+use super::hba::hba_lines;
 
 /// Options of initdb which pgherd sets itself or which would make the data directory unsafe.
 const INITDB_REFUSED: [&str; 5] = ["pgdata", "nosync", "pwfile", "sync-only", "version"];

@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod commands;
+mod hba;
 pub(super) mod postgresql;
 mod restapi;
 mod roles;

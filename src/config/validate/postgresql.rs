@@ -4,31 +4,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pgherd_raft::config::{Section, Shown, scalar, shown_key};
+use pgherd_raft::config::{Section, shown_key};
 use pgherd_raft::yaml::Value;
 
 use super::super::parameters::{DERIVED, Parameters, is_shared};
 use super::super::types::{Postgresql, SharedPostgresql};
 use super::commands::{BASEBACKUP_REFUSED, callbacks, replica_method_names, replica_methods, tool_options};
+use super::hba::hba_lines;
 use super::roles::authentication;
 use super::{beside, connect_address, without_effect_when_on};
 
 /// The programs which may have other names.
 const PROGRAMS: [&str; 7] =
     ["pg_ctl", "initdb", "pg_controldata", "pg_basebackup", "postgres", "pg_isready", "pg_rewind"];
-
-/// How a line of pg_hba.conf can begin.
-const HBA_WORDS: [&str; 9] = [
-    "local",
-    "host",
-    "hostssl",
-    "hostnossl",
-    "hostgssenc",
-    "hostnogssenc",
-    "include",
-    "include_if_exists",
-    "include_dir",
-];
 
 pub(super) fn postgresql(mut section: Section<'_>, home: Option<&str>) -> Option<Postgresql> {
     let s = &mut section;
@@ -234,27 +222,4 @@ fn is_parameter_name(name: &str) -> bool {
             && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '$'))
     };
     name.len() <= 128 && name.split('.').count() <= 2 && name.split('.').all(is_part)
-}
-
-/// Lines of pg_hba.conf. A line which PostgreSQL cannot read keeps it from starting: found here, it is a message
-/// with a place.
-pub(in super::super) fn hba_lines(section: &mut Section<'_>, key: &str) -> Option<Vec<String>> {
-    let nodes = section.list(key)?;
-    let path = section.key(key);
-    let mut lines = Vec::new();
-    for (index, node) in nodes.iter().enumerate() {
-        let path = format!("{path}[{index}]");
-        let Some(line) = scalar(section.report, &path, node, Shown::Yes) else { continue };
-        for line in line.lines() {
-            let word = line.split_whitespace().next().unwrap_or("#");
-            let word = word.split('"').collect::<String>();
-            if !word.starts_with('#') && !HBA_WORDS.contains(&word.to_lowercase().as_str()) {
-                let what = format!("{:?} cannot begin a line of pg_hba.conf", shown_key(&word));
-                let cure = "begin it with local, host, hostssl, hostnossl, hostgssenc or hostnogssenc";
-                section.report.error(&path, &node.place, what, cure);
-            }
-            lines.push(line.to_owned());
-        }
-    }
-    Some(lines)
 }
