@@ -63,6 +63,7 @@ pub use auth::authorization;
 pub use failsafe::{MemberClient, Promises};
 pub use intent::Intents;
 pub use server::{ApiError, ApiServer, serve};
+pub(crate) use settings::without_secrets;
 
 use connections::InUse;
 use query::Query;

@@ -241,7 +241,7 @@ fn name_secrets(document: &Map<String, Value>, path: &str, problems: &mut Vec<(S
 }
 
 /// What a cluster was founded with may hold a password all the same.
-pub(super) fn without_secrets(document: &Map<String, Value>) -> Map<String, Value> {
+pub(crate) fn without_secrets(document: &Map<String, Value>) -> Map<String, Value> {
     let shown = document.iter().filter(|(key, _)| !is_secret(key)).map(|(key, value)| {
         let value = match value.as_object() {
             Some(inner) => Value::Object(without_secrets(inner)),

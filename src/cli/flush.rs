@@ -42,9 +42,10 @@ async fn restarts(
         role: options.role,
         force: options.force,
     };
-    let (_, members) = select::members(output, sources, client, &selection).await?;
+    let (_, mut members) = select::members(output, sources, client, &selection).await?;
     let question = format!("Are you sure you want to flush members {}?", names(&members));
     confirm(output, options.force, &question, "Aborted flush")?;
+    select::refresh(client, &mut members).await;
     let mut has_failed = false;
     for member in &members {
         let name = &member.name;

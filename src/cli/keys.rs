@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use pgherd_raft::model::{ClusterState, Member, MemberId, Revision, iso_time};
 use serde_json::{Map, Value, json};
 
+use crate::api::without_secrets;
+
 /// A key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Key {
@@ -67,7 +69,8 @@ pub(super) fn config(state: &ClusterState) -> Option<Value> {
     if state.settings.revision == Revision(0) {
         return None;
     }
-    serde_json::from_str(&state.settings.document).ok()
+    let document: Map<String, Value> = serde_json::from_str(&state.settings.document).ok()?;
+    Some(Value::Object(without_secrets(&document)))
 }
 
 /// Who is synchronous. `quorum`: how many of them may be without a commit that was acknowledged.

@@ -4,10 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::task::JoinSet;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::types::Type;
-use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
 use super::arguments::{Format, QueryArguments};
 use super::client::Client;
@@ -17,6 +13,7 @@ use super::moment::{MOMENT, local_time};
 use super::output::Output;
 use super::table::{Column, Table};
 use super::{Failure, cluster};
+use crate::postgres::{ColumnKind, Credentials, Login, Rows, SqlError, run_sql};
 
 /// A server that does not let in within this time does not answer.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -111,39 +108,30 @@ async fn ask(
     };
     let member = find(&cluster, options.role, options.member.as_deref());
     let (host, port) = member.and_then(address).ok_or_else(|| nobody(None))?;
-    let config = config(options, host, port, password);
-    let connecting = tokio::time::timeout(CONNECT_PATIENCE, config.connect(NoTls)).await;
-    let (session, connection) = connecting
-        .map_err(|_| nobody(Some(format!("no answer within {} s", CONNECT_PATIENCE.as_secs()))))?
-        .map_err(|error| nobody(Some(words_of(&error))))?;
-    let mut driver = JoinSet::new();
-    driver.spawn(async move {
-        // The session sees the end of the connection with its next statement.
-        connection.await.ok();
-    });
-    // Several statements cannot be prepared together: then all values are texts.
-    let types = match session.prepare(sql).await {
-        Ok(statement) => statement.columns().iter().map(|column| column.type_().clone()).collect(),
-        Err(_) => Vec::new(),
-    };
-    let messages = session.simple_query(sql).await.map_err(|error| match error.code() {
-        Some(state) => Trouble::Row {
-            text: format!("ERROR, SQLSTATE: {}", state.code()),
-            detail: Some(words_of(&error)),
-        },
-        None => nobody(Some(words_of(&error))),
-    })?;
-    Ok(rows(&messages, &types))
+    let login = login(options, host, port, password);
+    match Box::pin(run_sql(&login, sql)).await {
+        Ok(rows) => Ok(rows.map(table)),
+        Err(SqlError::NoConnection(why)) => Err(nobody(Some(why))),
+        Err(SqlError::Refused { sqlstate, reason }) => Err(Trouble::Row {
+            text: format!("ERROR, SQLSTATE: {sqlstate}"),
+            detail: Some(format!("ERROR: {reason}")),
+        }),
+    }
 }
 
-/// The server's words.
-fn words_of(error: &tokio_postgres::Error) -> String {
-    error
-        .as_db_error()
-        .map_or_else(|| error.to_string(), |error| format!("{}: {}", error.severity(), error.message()))
-}
+/// libpq's variables for the encryption, and what they stand for.
+const ENCRYPTION: [(&str, &str); 8] = [
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGCHANNELBINDING", "channel_binding"),
+];
 
-fn config(options: &QueryArguments, host: &str, port: u16, password: Option<&str>) -> Config {
+fn login(options: &QueryArguments, host: &str, port: u16, password: Option<&str>) -> Login {
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     let user = options
         .username
@@ -156,13 +144,17 @@ fn config(options: &QueryArguments, host: &str, port: u16, password: Option<&str
         .map(str::to_owned)
         .or_else(|| variable("PGPASSWORD"))
         .or_else(|| from_password_file(host, port, &database, &user));
-    let mut config = Config::new();
-    config.host(host).port(port).user(&user).dbname(&database).application_name(APPLICATION_NAME);
-    config.ssl_mode(SslMode::Prefer).connect_timeout(CONNECT_PATIENCE);
-    if let Some(password) = password {
-        config.password(password);
+    let mut credentials = Credentials::new(&user, password.as_deref());
+    let given = |(name, option): (&str, &str)| Some((option.to_owned(), variable(name)?));
+    credentials.options = ENCRYPTION.into_iter().filter_map(given).collect();
+    Login {
+        host: host.to_owned(),
+        port,
+        database,
+        credentials,
+        application_name: APPLICATION_NAME.to_owned(),
+        patience: CONNECT_PATIENCE,
     }
-    config
 }
 
 /// Of libpq's password file.
@@ -199,38 +191,27 @@ fn fields_of(line: &str) -> Vec<String> {
     fields
 }
 
-/// The rows of the last statement that has some; none: no statement has.
-fn rows(messages: &[SimpleQueryMessage], types: &[Type]) -> Option<Table> {
-    let mut table: Option<Table> = None;
-    for message in messages {
-        if let SimpleQueryMessage::RowDescription(columns) = message {
-            let column = |(place, name): (usize, &str)| Column {
-                key: name.to_owned().into(),
-                title: Some(name.to_owned().into()),
-                is_right: types.get(place).is_some_and(is_number),
-            };
-            let columns = columns.iter().map(|column| column.name()).enumerate().map(column).collect();
-            table = Some(Table { columns, ..Table::default() });
-        }
-        if let (SimpleQueryMessage::Row(row), Some(table)) = (message, &mut table) {
-            let cell = |place| value(row.get(place), types.get(place));
-            table.rows.push((0..row.len()).map(cell).collect());
-        }
-    }
-    table
+fn table(rows: Rows) -> Table {
+    let Rows { columns, rows } = rows;
+    let kinds: Vec<ColumnKind> = columns.iter().map(|(_, kind)| *kind).collect();
+    let cells = |row: Vec<Option<String>>| {
+        row.into_iter().zip(&kinds).map(|(text, kind)| value(text, *kind)).collect()
+    };
+    let rows = rows.into_iter().map(cells).collect();
+    let column = |(name, kind): (String, ColumnKind)| Column {
+        title: Some(name.clone().into()),
+        key: name.into(),
+        is_right: kind == ColumnKind::Number,
+    };
+    Table { columns: columns.into_iter().map(column).collect(), rows, ..Table::default() }
 }
 
-fn is_number(kind: &Type) -> bool {
-    [Type::INT2, Type::INT4, Type::INT8, Type::OID, Type::FLOAT4, Type::FLOAT8].contains(kind)
-}
-
-/// A number or a truth value where PostgreSQL says that it is one.
-fn value(text: Option<&str>, kind: Option<&Type>) -> Value {
-    let Some(text) = text else { return Value::Null };
-    match kind {
-        Some(kind) if *kind == Type::BOOL => Value::Bool(text == "t"),
-        Some(kind) if is_number(kind) => text.parse().map_or_else(|_| Value::from(text), Value::Number),
-        Some(_) | None => Value::from(text),
+fn value(text: Option<String>, kind: ColumnKind) -> Value {
+    match (text, kind) {
+        (None, _) => Value::Null,
+        (Some(text), ColumnKind::Boolean) => Value::Bool(text == "t"),
+        (Some(text), ColumnKind::Number) => text.parse().map_or(Value::String(text), Value::Number),
+        (Some(text), ColumnKind::Text) => Value::String(text),
     }
 }
 
@@ -254,10 +235,11 @@ mod tests {
 
     #[test]
     fn values_have_their_types() {
-        assert_eq!(value(Some("5"), Some(&Type::INT8)), json!(5));
-        assert_eq!(value(Some("NaN"), Some(&Type::FLOAT8)), json!("NaN"));
-        assert_eq!(value(Some("t"), Some(&Type::BOOL)), json!(true));
-        assert_eq!(value(Some("5"), Some(&Type::TEXT)), json!("5"));
-        assert_eq!(value(None, None), Value::Null);
+        let value = |text: &str, kind| value(Some(text.to_owned()), kind);
+        assert_eq!(value("5", ColumnKind::Number), json!(5));
+        assert_eq!(value("NaN", ColumnKind::Number), json!("NaN"));
+        assert_eq!(value("t", ColumnKind::Boolean), json!(true));
+        assert_eq!(value("5", ColumnKind::Text), json!("5"));
+        assert_eq!(super::value(None, ColumnKind::Text), Value::Null);
     }
 }

@@ -49,7 +49,7 @@ pub(super) async fn run(
     let mut has_failed = false;
     let mut copies = Vec::new();
     for member in members {
-        let started_before = status(client, &member).await.as_ref().and_then(started_at);
+        let started_before = select::status(client, &member).await.as_ref().and_then(started_at);
         if begin(output, client, &member, options).await? {
             copies.push(Copy { member, started_before, was_seen: false });
         } else {
@@ -130,7 +130,7 @@ async fn wait(output: &mut Output, client: &Client, mut copies: Vec<Copy>) {
         let mut done = Vec::new();
         let mut progress = Vec::new();
         for copy in &mut copies {
-            let status = status(client, &copy.member).await;
+            let status = select::status(client, &copy.member).await;
             if is_done(copy, status.as_ref()) {
                 done.push(copy.member.clone());
             } else {
@@ -171,11 +171,6 @@ fn doing(status: Option<&Value>) -> String {
         Some(detail) => format!("{state} ({detail})"),
         None => state.to_owned(),
     }
-}
-
-async fn status(client: &Client, member: &Member) -> Option<Value> {
-    let answer = client.get(member.rest_addr()?, "/patroni").await.ok()?;
-    serde_json::from_str(&answer.body).ok()
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ pub(super) async fn run(
     if options.any {
         members = one_of(members);
     }
+    select::refresh(client, &mut members).await;
     if options.pending && when.is_none() {
         members.retain(|member| member.pending_restart);
         if members.is_empty() {

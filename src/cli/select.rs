@@ -1,5 +1,7 @@
 //! The members that a command is about.
 
+use serde_json::Value;
+
 use super::Failure;
 use super::arguments::{Role, Selection};
 use super::client::Client;
@@ -89,6 +91,21 @@ pub(super) fn confirm(
 /// Where to ask this very member, or a sentence that it cannot be asked.
 pub(super) fn address(member: &Member) -> Result<&str, String> {
     member.rest_addr().ok_or_else(|| "it has no REST address".to_owned())
+}
+
+/// What each says of itself takes the place of what another member had heard of it.
+pub(super) async fn refresh(client: &Client, members: &mut [Member]) {
+    for member in members {
+        let Some(status) = status(client, member).await else { continue };
+        member.pending_restart = status.get("pending_restart") == Some(&Value::Bool(true));
+        member.scheduled_restart = status.get("scheduled_restart").and_then(Value::as_object).cloned();
+    }
+}
+
+/// What a member says of itself (`/patroni`).
+pub(super) async fn status(client: &Client, member: &Member) -> Option<Value> {
+    let answer = client.get(member.rest_addr()?, "/patroni").await.ok()?;
+    serde_json::from_str(&answer.body).ok()
 }
 
 #[cfg(test)]

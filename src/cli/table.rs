@@ -99,7 +99,8 @@ impl Table {
         let names: Vec<&str> = self.columns.iter().map(|column| column.key.as_ref()).collect();
         let mut out = vec![names.join(delimiter)];
         for row in &self.rows {
-            let cells: Vec<String> = row.iter().map(flow).collect();
+            // A row is a line, whatever its cells hold.
+            let cells: Vec<String> = row.iter().map(|cell| flow(cell).replace('\n', " ")).collect();
             out.push(cells.join(delimiter));
         }
         out.join("\n")

@@ -39,6 +39,7 @@ mod roles;
 mod secure;
 mod server;
 mod settings;
+mod sql;
 mod sync_names;
 mod sync_use;
 mod timelines;
@@ -62,6 +63,7 @@ pub use postmaster::{Postmaster, PostmasterCommand, PostmasterError, PostmasterS
 pub use programs::ProgramsError;
 pub use query::QueryError;
 pub use settings::{BootstrapUser, Credentials, Secret, Settings};
+pub use sql::{ColumnKind, Login, Rows, SqlError, run_sql};
 use tokio::task::JoinSet;
 pub use tool::{ToolError, run_command, split_words};
 

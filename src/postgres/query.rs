@@ -331,7 +331,7 @@ fn row(message: &SimpleQueryMessage) -> Option<&SimpleQueryRow> {
 }
 
 /// The ways to connect, with their files.
-async fn ways(credentials: &Credentials, at: &str) -> Result<Ways, QueryError> {
+pub(super) async fn ways(credentials: &Credentials, at: &str) -> Result<Ways, QueryError> {
     let credentials = credentials.clone();
     let home = std::env::var_os("HOME").map(PathBuf::from);
     let reading = tokio::task::spawn_blocking(move || secure::ways(&credentials, home.as_deref()));
@@ -344,7 +344,7 @@ async fn ways(credentials: &Credentials, at: &str) -> Result<Ways, QueryError> {
     })
 }
 
-async fn connect_some_way(
+pub(super) async fn connect_some_way(
     config: &Config,
     (first, second): Ways,
 ) -> Result<(Client, JoinSet<()>), tokio_postgres::Error> {
@@ -405,7 +405,7 @@ fn postmaster_identity(content: &str) -> Option<[&str; 3]> {
 }
 
 /// What the server said, or why there was no answer. The library's own text says only "db error".
-fn reason_of(error: &tokio_postgres::Error) -> String {
+pub(super) fn reason_of(error: &tokio_postgres::Error) -> String {
     if let Some(said) = error.as_db_error() {
         let detail = said.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
         return format!("{}{detail}", said.message());

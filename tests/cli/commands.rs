@@ -24,6 +24,8 @@ fn topology_is_a_tree() {
     golden("topology_list", &told(&member, &["list", "demo"], ""));
 }
 
+const STATUS: &str = r#"{"state": "running", "pending_restart": true, "scheduled_restart": {"schedule": "2030-01-01T00:00:00+00:00"}}"#;
+
 #[test]
 fn restarts() {
     for (name, arguments, input) in [
@@ -50,6 +52,8 @@ fn restarts() {
         let both = r#"{"postgres_version":"16.1","schedule":"2999-01-01T00:00:00+00:00"}"#;
         member.answer(&format!("POST /restart {both}"), 202, "Restart scheduled");
         member.answer("DELETE /restart", 200, "scheduled restart deleted");
+        // All members are this one: what it says of itself holds for each.
+        member.answer("GET /patroni", 200, STATUS);
         golden(name, &told(&member, arguments, input));
     }
 }
@@ -143,6 +147,7 @@ fn flushes() {
     let member = FakeMember::start("cluster_cascade.json");
     member.answer("DELETE /restart", 200, "scheduled restart deleted");
     member.answer("DELETE /switchover", 200, "scheduled switchover deleted");
+    member.answer("GET /patroni", 200, STATUS);
     golden("flush_restart", &told(&member, &["flush", "demo", "restart"], "y\n"));
     let run = ctl(&[member.address()], &["flush", "demo", "switchover"], "");
     assert_eq!((run.status, run.out.as_str()), (0, "Success: scheduled switchover deleted\n"));
