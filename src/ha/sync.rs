@@ -320,7 +320,7 @@ struct Standby {
 fn standbys(o: &Observation, server: &Server) -> Vec<Standby> {
     let present = o.postgres.sync_configured.set();
     let mut found = Vec::new();
-    for (name, priority) in eligible(o) {
+    for (name, priority) in eligible(o, Absent::DoNot) {
         let mut senders = server.senders.iter().filter(|sender| sender.application_name == name.as_str());
         let streaming = senders.find(|sender| sender.state == "streaming");
         let went = o.postgres.left_stream.get(name.as_str());
@@ -364,7 +364,7 @@ fn acknowledged(waits_for: CommitWaitsFor, sender: &Sender) -> Lsn {
 
 /// Members that should stream from this node once it is the primary: they report, and none of them streams yet.
 fn expected(o: &Observation) -> Vec<Standby> {
-    let reports = eligible(o).into_iter().filter_map(|(name, priority)| {
+    let reports = eligible(o, Absent::DoNot).into_iter().filter_map(|(name, priority)| {
         let (id, _) = o.cluster.member_named(name.as_str())?;
         let report = o.report(id, REPORT_FRESH)?;
         let is_standby = report.is_in_recovery == Some(true) && report.is_running;
@@ -373,14 +373,22 @@ fn expected(o: &Observation) -> Vec<Standby> {
     reports.collect()
 }
 
-fn eligible(o: &Observation) -> Vec<(MemberName, i64)> {
+/// What counts of members that stop or have stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Count,
+    DoNot,
+}
+
+fn eligible(o: &Observation, absent: Absent) -> Vec<(MemberName, i64)> {
     let me = o.my_name();
     let members = o.cluster.members.iter().filter(|(id, member)| {
         let is_about_to_stop = |report: &MemberReport| report.shutting_down || report.leaves_sync;
         let leaves =
             o.cluster.leaving.contains(*id) || o.report(**id, REPORT_FRESH).is_some_and(is_about_to_stop);
         let cascades = member.tags.text("replicatefrom").is_some_and(|from| from != me);
-        **id != o.me && member.kind == MemberKind::Data && !leaves && !cascades
+        let counts = !leaves || absent == Absent::Count;
+        **id != o.me && member.kind == MemberKind::Data && counts && !cascades
     });
     let named = members.map(|(_, member)| (member.name.clone(), member.tags.sync_priority()));
     named.filter(|(_, priority)| *priority > 0).collect()
@@ -395,24 +403,36 @@ fn wanted(o: &Observation, standbys: &[Standby]) -> SyncNames {
         SyncMode::Quorum => true,
     };
     let present = o.postgres.sync_configured.set();
-    if standbys.is_empty() {
-        let set = match (sync.strict, present.is_asynchronous()) {
-            (false, _) => SyncSet::default(),
-            (true, true) => SyncSet { names: BTreeSet::new(), needed: 1 },
-            (true, false) => present,
-        };
-        return SyncNames::Agreed { set, any };
-    }
+    let set = match (standbys, sync.strict) {
+        ([], false) => SyncSet::default(),
+        ([], true) if present.is_asynchronous() => SyncSet { names: BTreeSet::new(), needed: 1 },
+        ([], true) if present.names.is_empty() => chosen(o, &absent(o), any).unwrap_or(present),
+        ([], true) => present,
+        (standbys, _) => chosen(o, standbys, any).unwrap_or_default(),
+    };
+    SyncNames::Agreed { set, any }
+}
+
+/// Of a new primary in strict mode to which nobody streams yet: the others, as if it had been theirs to wait for before.
+fn absent(o: &Observation) -> Vec<Standby> {
+    let took_over = o.cluster.members.get(&o.me).is_some_and(|me| o.cluster.synchrony.includes(&me.name));
+    let others = eligible(o, Absent::Count).into_iter().filter(|_| took_over);
+    others.map(|(name, priority)| Standby { name, priority, lsn: Lsn::default() }).collect()
+}
+
+/// The best of these; none: there are none.
+fn chosen(o: &Observation, standbys: &[Standby], any: bool) -> Option<SyncSet> {
+    let present = o.postgres.sync_configured.set();
     let mut order: Vec<&Standby> = standbys.iter().collect();
     order.sort_by_key(|standby| {
         let priority = if any { 0 } else { standby.priority };
         (Reverse((priority, present.names.contains(&standby.name), standby.lsn)), &standby.name)
     });
-    let take = if any { order.len() } else { sync.node_count };
+    let take = if any { order.len() } else { o.policy.sync.node_count };
     let names: BTreeSet<MemberName> =
         order.into_iter().take(take).map(|standby| standby.name.clone()).collect();
-    let needed = sync.node_count.min(names.len());
-    SyncNames::Agreed { set: SyncSet { names, needed }, any }
+    let needed = o.policy.sync.node_count.min(names.len());
+    (!names.is_empty()).then_some(SyncSet { names, needed })
 }
 
 fn flushed(server: &Server) -> BTreeMap<MemberName, Lsn> {
