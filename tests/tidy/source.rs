@@ -64,7 +64,8 @@ impl Source {
         while index < tokens.len() {
             let (line, word) = &tokens[index];
             let begins = index == 0 || tokens[index - 1].1 != "::";
-            if word == "use" {
+            // `impl Trait + use<..>` imports nothing.
+            if word == "use" && tokens.get(index + 1).is_none_or(|next| next.1 != "<") {
                 index += 1;
                 let mut paths = Vec::new();
                 index = use_tree(&tokens, index, &mut Vec::new(), &mut paths);
@@ -156,7 +157,7 @@ fn use_tree(
             "::" => {}
             "{" => {
                 index += 1;
-                while tokens.get(index).is_some_and(|token| token.1 != "}") {
+                while tokens.get(index).is_some_and(|token| token.1 != "}" && token.1 != ";") {
                     index = use_tree(tokens, index, prefix, paths);
                     if tokens.get(index).is_some_and(|token| token.1 == ",") {
                         index += 1;
