@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio_postgres::config::Host;
-use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::{Config, SimpleQueryMessage};
 
 use super::error::PgError;
 use super::files;
 use super::programs::{self, Programs};
-use super::query::CONNECT_LIMIT;
-use super::settings::Secret;
+use super::query::{self, CONNECT_LIMIT};
+use super::secure;
+use super::settings::{Credentials, Secret};
 use super::tool::{QUICK, Tool};
 
 /// How long a statement may take.
@@ -103,7 +104,7 @@ pub async fn inspect(
         .parse()
         .map_err(|error: tokio_postgres::Error| InspectError::Dsn(error.to_string()))?;
     complete(&mut config, variables, password)?;
-    let answer = ask(&config, named).await?;
+    let answer = ask(&config, &encryption(&config, variables), named).await?;
     if !answer.is_superuser {
         return Err(InspectError::NoSuperuser);
     }
@@ -161,7 +162,34 @@ fn complete(
     Ok(())
 }
 
-async fn ask(config: &Config, named: &[&str]) -> Result<Answer, InspectError> {
+/// libpq's variables for the encryption, and what they stand for.
+const ENCRYPTION: [(&str, &str); 8] = [
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGCHANNELBINDING", "channel_binding"),
+];
+
+/// What the connection string and the environment say about the encryption; the former goes first.
+fn encryption(config: &Config, variables: &BTreeMap<String, String>) -> Credentials {
+    let mut credentials = Credentials::new(config.get_user().unwrap_or_default(), None);
+    let given = |(name, option): (&str, &str)| Some((option.to_owned(), variables.get(name)?.clone()));
+    credentials.options = ENCRYPTION.into_iter().filter_map(given).collect();
+    let is_written = |mode| config.get_ssl_mode() == mode;
+    let written = match () {
+        () if is_written(SslMode::Disable) => Some("disable"),
+        () if is_written(SslMode::Require) => Some("require"),
+        () => None,
+    };
+    credentials.options.extend(written.map(|mode| ("sslmode".to_owned(), mode.to_owned())));
+    credentials
+}
+
+async fn ask(config: &Config, encryption: &Credentials, named: &[&str]) -> Result<Answer, InspectError> {
     let server = |error: &tokio_postgres::Error| {
         let text = error.as_db_error().map_or_else(|| error.to_string(), |said| said.message().to_owned());
         let mut source = std::error::Error::source(error);
@@ -172,7 +200,14 @@ async fn ask(config: &Config, named: &[&str]) -> Result<Answer, InspectError> {
         }
         whole
     };
-    let (client, connection) = config.connect(NoTls).await.map_err(|error| {
+    let is_socket = config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+    let ways = match is_socket {
+        true => secure::NOT_ENCRYPTED,
+        false => {
+            query::ways(encryption, "it").await.map_err(|error| InspectError::Server(error.to_string()))?
+        }
+    };
+    let (client, _driver) = Box::pin(query::connect_some_way(config, ways)).await.map_err(|error| {
         let text = server(&error);
         let wants_password = text.contains("password missing");
         let user = config.get_user().unwrap_or_default().to_owned();
@@ -187,11 +222,6 @@ async fn ask(config: &Config, named: &[&str]) -> Result<Answer, InspectError> {
             InspectError::Server(format!("{at}: {text}"))
         }
     })?;
-    let mut driver = tokio::task::JoinSet::new();
-    driver.spawn(async move {
-        // The client sees the end of the connection with its next statement.
-        connection.await.ok();
-    });
     let list: Vec<String> = named.iter().map(|name| super::quote::literal(name)).collect();
     let sql = format!(
         "SELECT json_build_object('is_superuser', (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), \

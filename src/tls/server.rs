@@ -118,6 +118,9 @@ impl ServerTls {
             return Ok(Accepted { stream: Box::new(stream), client: None });
         };
         let stream = TlsAcceptor::from(current.config).accept(stream).await?;
+        // The client's last word of the handshake needs no answer, so its receipt would be told 40 ms later; many clients
+        // (Python's) hold their request back until then. When the system refuses, that is all.
+        rustix::net::sockopt::set_tcp_quickack(stream.get_ref().0, true).ok();
         let has_certificate = stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty());
         let client = current.wants_certificate.then_some(ClientCertificate(has_certificate));
         Ok(Accepted { stream: Box::new(stream), client })

@@ -104,8 +104,8 @@ impl AsyncWrite for PeerStream {
 /// All connections that can be read, as they come.
 pub(super) fn incoming(
     listener: TcpListener,
-    security: &PeerSecurity,
-) -> impl Stream<Item = io::Result<PeerStream>> + use<> {
+    security: PeerSecurity,
+) -> impl Stream<Item = io::Result<PeerStream>> {
     let beginnings = Beginnings {
         listener,
         config: security.server(),

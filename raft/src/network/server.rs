@@ -206,7 +206,7 @@ async fn serve(listener: TcpListener, security: PeerSecurity, service: Listener,
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1))
         .add_service(service)
-        .serve_with_incoming_shutdown(incoming(listener, &security), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming(listener, security), stop.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!("the peers' port ended: {error}");
