@@ -65,6 +65,7 @@ impl JobMemory {
             JobKind::StartPrimary | JobKind::StartStandby | JobKind::Promote | JobKind::Restart => {
                 self.ended.remove(&JobKind::Stop);
                 self.ended.remove(&JobKind::Rewind);
+                self.ended.remove(&JobKind::Reinitialize);
                 self.ended.retain(|kind, ended| *kind != JobKind::Restart || ended.error.is_none());
             }
             JobKind::Clone | JobKind::Bootstrap | JobKind::Reinitialize => {

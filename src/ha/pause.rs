@@ -119,6 +119,13 @@ fn stopped_by_this_daemon(o: &Observation) -> bool {
     succeeded(JobKind::Stop) && !failed(JobKind::StartPrimary) && !failed(JobKind::StartStandby)
 }
 
+/// An operator asked for the copy, and nothing has been started from it: to start it is a part of that.
+fn is_new_copy(o: &Observation) -> bool {
+    let succeeded = |kind| o.finished.get(&kind).is_some_and(|end| end.error.is_none());
+    let failed = |kind| o.finished.get(&kind).is_some_and(|end| end.error.is_some());
+    succeeded(JobKind::Reinitialize) && !failed(JobKind::StartStandby)
+}
+
 /// The holder of a pinned epoch, while the pause lasts.
 fn pinned(o: &Observation) -> Decision {
     if let Some(job) = &o.job {
@@ -242,7 +249,7 @@ pub(super) fn of_other(o: &Observation, holder: Option<MemberId>) -> Decision {
 fn is_automation(o: &Observation, action: &Action) -> bool {
     match action {
         Action::Postgres(PgAction::StartStandby { .. }) => {
-            !stopped_by_this_daemon(o) && o.operation.is_none()
+            !stopped_by_this_daemon(o) && !is_new_copy(o) && o.operation.is_none()
         }
         Action::Postgres(PgAction::Restart { .. } | PgAction::Reinitialize { .. }) => false,
         Action::Postgres(action) => action.job().is_some() || matches!(action, PgAction::DiscardIncomplete),
