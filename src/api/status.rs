@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pgherd_raft::model::Tags;
+use pgherd_raft::telemetry;
 use serde_json::{Map, Value, json};
 
 use super::PATRONI_VERSION;
@@ -14,6 +15,9 @@ use crate::ha::{
     DataDir, PendingParameter, PostgresState, ScheduledRestart, Server, State, is_pause_in_force, own_report,
     replication_state,
 };
+
+/// So many records may wait for the log's thread at any moment, as in Patroni.
+const USUAL_QUEUE: usize = 2;
 
 /// PostgreSQL's role in Patroni's words.
 pub(super) fn role(standing: &Standing) -> &'static str {
@@ -85,10 +89,21 @@ pub(super) fn document(standing: &Standing) -> Value {
     if let Some(schedule) = &observation.scheduled_restart {
         put("scheduled_restart", restart(schedule));
     }
+    put_log(telemetry::counters(), &mut put);
     let name = standing.view.member.name.as_str();
     put("patroni", json!({ "version": PATRONI_VERSION, "scope": standing.view.scope, "name": name }));
     put("pgherd", explanation(standing));
     Value::Object(document)
+}
+
+/// What the log's queue has to tell: nothing while it keeps up.
+fn put_log(log: telemetry::Counters, put: &mut impl FnMut(&str, Value)) {
+    if log.queue_size > USUAL_QUEUE {
+        put("logger_queue_size", json!(log.queue_size));
+    }
+    if log.records_lost > 0 {
+        put("logger_records_lost", json!(log.records_lost));
+    }
 }
 
 /// What this node does, by which rule, why, and what it waits for.
