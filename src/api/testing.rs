@@ -141,6 +141,25 @@ fn report(number: u64) -> MemberReport {
     }
 }
 
+fn policy() -> Policy {
+    Policy {
+        ttl: Duration::from_secs(5),
+        loop_wait: Duration::from_secs(10),
+        retry_timeout: Duration::from_secs(10),
+        maximum_lag_on_failover: 1024 * 1024,
+        primary_start_timeout: Duration::from_secs(300),
+        primary_stop_timeout: None,
+        has_pre_promote: false,
+        primary_health_timeout: Duration::from_secs(10),
+        pause: false,
+        failsafe: false,
+        sync: crate::ha::SyncPolicy::default(),
+        use_pg_rewind: true,
+        use_slots: true,
+        bootstrap_settings: "{}".to_owned(),
+    }
+}
+
 /// What this node shows, all being well; `node1` is the primary.
 pub(super) fn view(number: u64, now: BootTime) -> View {
     let is_primary = number == 1;
@@ -199,22 +218,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
             wall_ms: 1_790_000_000_000,
             operation: None,
             scheduled_restart: None,
-            policy: Policy {
-                ttl: Duration::from_secs(5),
-                loop_wait: Duration::from_secs(10),
-                retry_timeout: Duration::from_secs(10),
-                maximum_lag_on_failover: 1024 * 1024,
-                primary_start_timeout: Duration::from_secs(300),
-                primary_stop_timeout: None,
-                has_pre_promote: false,
-                primary_health_timeout: Duration::from_secs(10),
-                pause: false,
-                failsafe: false,
-                sync: crate::ha::SyncPolicy::default(),
-                use_pg_rewind: true,
-                use_slots: true,
-                bootstrap_settings: "{}".to_owned(),
-            },
+            policy: policy(),
         },
         decision: Decision {
             state,

@@ -8,6 +8,7 @@ use super::history;
 use super::ids::{Epoch, GroupId, MemberId, Session};
 use super::intent::{EndedIntent, Intent, IntentEnd, PendingIntent};
 use super::lease::{Lease, Tenure};
+use super::lsn::WalPosition;
 use super::member::Member;
 use super::schedule;
 use super::settings;
@@ -46,12 +47,7 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
             expect_epoch(state, *expected_epoch)?;
             grant(state, *to, *session, *ttl_ms, basis)
         }
-        Command::Release { epoch, position } => {
-            expect_epoch(state, *epoch)?;
-            state.lease.tenure.take().ok_or(Rejection::Tenure)?;
-            state.lease.left_at = *position;
-            Ok(())
-        }
+        Command::Release { epoch, position } => release(state, *epoch, *position),
         Command::Transfer { epoch, to, session, voters } => {
             transfer(state, *epoch, *to, *session, voters.as_ref())
         }
@@ -110,6 +106,14 @@ fn decide(state: &mut ClusterState, index: u64, command: &Command) -> Result<(),
             None => Err(Rejection::Intent),
         },
     }
+}
+
+/// What the last holder had stays known.
+fn release(state: &mut ClusterState, epoch: Epoch, position: Option<WalPosition>) -> Result<(), Rejection> {
+    expect_epoch(state, epoch)?;
+    state.lease.tenure.take().ok_or(Rejection::Tenure)?;
+    state.lease.left_at = position;
+    Ok(())
 }
 
 /// The founders become the members and the voters of a vacant lease.
