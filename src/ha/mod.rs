@@ -5,7 +5,7 @@
 //! acknowledged a renewal whose deadline has not passed. No rule makes a node writable on a guess.
 //!
 //! Reading order: [`decide`] (the order of the rules), then a file a situation: `holder`, `switchover`, `shutdown` for
-//! the node with the lease; `succession`, `cut_off`, `standby` for the others; `operations`, `schedule` for what an operator
+//! the node with the lease; `succession`, `first_lease`, `cut_off`, `standby` for the others; `operations`, `schedule` for what an operator
 //! asks for; `failsafe` for a primary without a majority; `pause` for all while automation is off; `candidate` and `lineage` answer who is next and
 //! who went another way. [`Rule`] lists every rule.
 //!
@@ -21,6 +21,7 @@ mod evidence;
 mod facts;
 mod failsafe;
 mod fence;
+mod first_lease;
 mod health;
 mod health_memory;
 mod history;

@@ -13,6 +13,7 @@ use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation};
 use super::failsafe;
 use super::fence;
+use super::first_lease;
 use super::holder::millis;
 use super::hook;
 use super::report::{own_report, watchdog_trouble};
@@ -25,8 +26,6 @@ pub(super) const ASK_AGAIN: Duration = Duration::from_millis(50);
 const JUST_AFTER: Duration = Duration::from_millis(2);
 /// How much longer each worse candidate waits before it stops waiting for the better ones.
 const PATIENCE_WITH_BETTER: Duration = Duration::from_secs(3);
-/// How long a new cluster waits for members that might have data.
-const BOOTSTRAP_PATIENCE: Duration = Duration::from_millis(1500);
 /// How long an unfinished stream of another candidate is waited for.
 const STREAM_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the position of a member that is silent is waited for; then it counts as unknown.
@@ -309,7 +308,7 @@ pub(super) fn of_vacant_lease(o: &Observation) -> Decision {
         return decision;
     }
     if o.cluster.system_identifier.is_none() {
-        return first_lease(o);
+        return first_lease::decide(o);
     }
     if let DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) = o.postgres.data_dir {
         return standby::decide(o, None);
@@ -358,62 +357,15 @@ fn is_outdated(o: &Observation) -> bool {
 }
 
 /// An operator says that this node is to be the next primary, whatever is lost by it.
-fn is_named(o: &Observation) -> bool {
+pub(super) fn is_named(o: &Observation) -> bool {
     let intent = o.cluster.intent.as_ref().map(|pending| &pending.intent);
     matches!(intent, Some(Intent::Failover { to, .. }) if *to == o.me)
 }
 
-fn take_vacant(o: &Observation, because: &str) -> Decision {
+pub(super) fn take_vacant(o: &Observation, because: &str) -> Decision {
     let decision = Decision::new(State::Candidate, Rule::TakeVacant, because, SOON).wait("the lease");
     match grant_to_me(o, Basis::Vacant) {
         Some(command) => decision.act(Action::Propose(command)),
         None => decision,
     }
-}
-
-/// The first lease of a new cluster: a member with data first, then the name.
-fn first_lease(o: &Observation) -> Decision {
-    let mine = own_report(o);
-    if let Some((pause, error)) = standby::pause_after(o.finished.get(&JobKind::Bootstrap)) {
-        let because = format!("the cluster could not be initialised: {error}");
-        return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, pause)
-            .wait("another member, or the next attempt");
-    }
-    let others = o.cluster.members.iter().filter(|(id, member)| {
-        **id != o.me && member.kind == MemberKind::Data && !o.cluster.leaving.contains(*id)
-    });
-    if let Some(why) = watchdog_trouble(o) {
-        let because = format!("this node may not be the primary without a watchdog: {why}");
-        return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, SOON)
-            .wait("another member, or the device");
-    }
-    let my_rank = (!mine.has_data, mine.stands_back, o.my_name());
-    let mut silent = Vec::new();
-    for (id, member) in others {
-        match o.report(*id, REPORT_FRESH) {
-            Some(report) if report.watchdog_failed => {}
-            Some(report) if (!report.has_data, report.stands_back, member.name.to_string()) < my_rank => {
-                let because = format!("{} makes the cluster's database system", member.name);
-                return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, SOON)
-                    .wait("a primary to copy");
-            }
-            Some(_) => {}
-            None => silent.push(member.name.to_string()),
-        }
-    }
-    if !silent.is_empty() && o.lease.quiet_for < BOOTSTRAP_PATIENCE {
-        let because = format!("{} may have data of the cluster", silent.join(", "));
-        return Decision::new(State::Waiting, Rule::AwaitBootstrap, because, SOON)
-            .act(Action::AskPeers)
-            .wait("its report");
-    }
-    take_vacant(
-        o,
-        match o.postgres.data_dir {
-            DataDir::Initialised { .. } => "the cluster has no database system yet: it gets this node's",
-            DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => {
-                "the cluster has no database system yet, and this node makes it"
-            }
-        },
-    )
 }

@@ -1,6 +1,6 @@
 #!/bin/bash
-# What the tests with programs of others need beside tools.sh: keepalived and curl from Debian, check_patroni and
-# Prometheus' client from PyPI, in an environment of their own below cargo's target directory.
+# What the tests with programs of others need beside tools.sh: keepalived and curl from Debian, check_patroni,
+# Prometheus' client and Patroni from PyPI, in an environment of their own below cargo's target directory.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=tests/setup
@@ -31,7 +31,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     fi
 fi
 
-packages=('check_patroni==2.2.0' 'prometheus_client==0.26.0')
+packages=('check_patroni==2.2.0' 'prometheus_client==0.26.0' 'patroni==4.1.5' 'pysyncobj==0.3.17' 'psycopg[binary]==3.3.9')
 place=$(realpath -m "${CARGO_TARGET_DIR:-target}/tools/thirdparty-python")
 if [ "$(cat "$place/packages" 2>/dev/null)" != "${packages[*]}" ]; then
     rm -rf "$place"

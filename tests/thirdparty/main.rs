@@ -1,5 +1,5 @@
 //! Programs of others, unchanged, in front of and beside a cluster: HAProxy, keepalived, check_patroni, Prometheus' text
-//! format, psql. Each is the real one; `tests/setup/thirdparty.sh` installs them.
+//! format, psql; and Patroni itself, whose cluster is taken over. Each is the real one; `tests/setup/thirdparty.sh` installs them.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a test program: a panic is how it fails")]
 
@@ -8,6 +8,7 @@ mod haproxy;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod keepalived;
+mod patroni;
 mod programs;
 mod prometheus;
 mod psql;

@@ -22,10 +22,22 @@ pub(crate) fn installed(name: &str) -> Result<PathBuf> {
 
 /// A program of the Python environment that the setup makes below cargo's target directory.
 pub(crate) fn of_python(name: &str) -> Result<PathBuf> {
+    let program = python()?.join("bin").join(name);
+    if program.exists() { Ok(program) } else { anyhow::bail!("there is no {}; {CURE}", program.display()) }
+}
+
+/// What is installed in that environment.
+pub(crate) fn python_packages() -> Result<PathBuf> {
+    let library = python()?.join("lib");
+    let entries = std::fs::read_dir(&library).with_context(|| format!("no {}; {CURE}", library.display()))?;
+    let found = entries.flatten().map(|entry| entry.path().join("site-packages")).find(|path| path.exists());
+    found.with_context(|| format!("nothing is installed in {}; {CURE}", library.display()))
+}
+
+fn python() -> Result<PathBuf> {
     let me = std::env::current_exe().context("finding the own program")?;
     let target = me.ancestors().nth(3).context("an odd place of the own program")?;
-    let program = target.join("tools/thirdparty-python/bin").join(name);
-    if program.exists() { Ok(program) } else { anyhow::bail!("there is no {}; {CURE}", program.display()) }
+    Ok(target.join("tools/thirdparty-python"))
 }
 
 /// What a program said and how it ended.
