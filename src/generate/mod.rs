@@ -1,6 +1,6 @@
 //! Makes a configuration: a sample, or one for a PostgreSQL that runs already.
 //!
-//! Promises: what is made can be read back; what only the operator knows stands there as `#FIXME`. The environment's
+//! Promises: what is made can be read back; what only the operator knows stands out as something to be filled in. The environment's
 //! variables are laid over it, as they are over a file.
 
 mod document;
