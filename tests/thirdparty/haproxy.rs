@@ -5,6 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio_postgres::NoTls;
 
 use crate::harness::cluster::{BRING_UP_LIMIT, Cluster, HEAL_LIMIT, Plan};
@@ -42,16 +44,13 @@ fn sample(cluster: &Cluster, port: u16) -> String {
     )
 }
 
-/// Two questions over one connection, the first with conditions.
+/// Checks with conditions.
 fn tagged(cluster: &Cluster, port: u16) -> String {
     format!(
         "listen tagged
     bind 127.0.0.1:{port}
     option httpchk
-    http-check connect
     http-check send meth OPTIONS uri /replica?lag=100MB&tag_k=v ver HTTP/1.1 hdr Host check hdr Connection keep-alive
-    http-check expect status 200
-    http-check send meth OPTIONS uri /health ver HTTP/1.1 hdr Host check hdr Connection close
     http-check expect status 200
     default-server inter 500ms fall 2 rise 1 on-marked-down shutdown-sessions
 {}
@@ -102,6 +101,47 @@ async fn leads_to(port: u16, wanted: u16, what: &str) -> Result<()> {
     .await
 }
 
+/// HAProxy takes a server for well until it has asked it: from some moment on all connections go to these.
+async fn leads_only_to(port: u16, wanted: &[u16]) -> Result<()> {
+    wait::until("the tagged standbys behind HAProxy, and nobody else", HEAL_LIMIT, async || {
+        for _ in 0..6 {
+            match behind(port).await {
+                Ok(found) if wanted.contains(&found) => {}
+                other => return Err(format!("{other:?}, not one of {wanted:?}")),
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The statuses of many checks over one connection, as proxies that keep theirs open ask them.
+async fn persistent(port: u16, path: &str, count: usize) -> Result<Vec<String>> {
+    let mut stream = BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?);
+    let question = format!("OPTIONS {path} HTTP/1.1\r\nHost: check\r\nConnection: keep-alive\r\n\r\n");
+    let mut statuses = Vec::new();
+    for _ in 0..count {
+        stream.write_all(question.as_bytes()).await?;
+        let (mut status, mut length) = (String::new(), 0);
+        stream.read_line(&mut status).await?;
+        loop {
+            let mut line = String::new();
+            ensure!(stream.read_line(&mut line).await? > 0, "the connection ended after {statuses:?}");
+            if line.trim().is_empty() {
+                break;
+            }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse()?;
+            }
+        }
+        stream.read_exact(&mut vec![0; length]).await?;
+        statuses.push(status.split(' ').nth(1).unwrap_or_default().to_owned());
+    }
+    Ok(statuses)
+}
+
 #[test]
 fn haproxy_with_patronis_sample_and_with_conditions_leads_to_the_right_servers() {
     run(Plan::of(3), async |cluster| {
@@ -121,27 +161,15 @@ fn haproxy_with_patronis_sample_and_with_conditions_leads_to_the_right_servers()
         let _proxy = start(cluster, by_sample, by_tag)?;
         let port = |index: usize| cluster.node(index).map(|node| node.ports.postgresql);
         leads_to(by_sample, port(0)?, "the primary behind HAProxy").await?;
-        let tagged = [port(1)?, port(2)?];
-        for _ in 0..8 {
-            let found = wait::until("a tagged standby behind HAProxy", HEAL_LIMIT, async || {
-                behind(by_tag).await.map_err(|error| format!("{error:#}"))
-            })
-            .await?;
-            ensure!(tagged.contains(&found), "{found} is no tagged standby's port, {tagged:?}");
+        leads_only_to(by_tag, &[port(1)?, port(2)?]).await?;
+        for (index, wanted) in [(0, "503"), (1, "200"), (2, "200")] {
+            let rest = cluster.node(index)?.ports.rest;
+            let statuses = persistent(rest, "/replica?lag=100MB&tag_k=v", 50).await?;
+            ensure!(statuses.iter().all(|status| status == wanted), "{index}: {statuses:?}");
         }
         cluster.switchover(0, 1).await?;
         leads_to(by_sample, port(1)?, "the new primary behind HAProxy").await?;
         // Of the tagged ones node3 is the only standby.
-        leads_to(by_tag, port(2)?, "the only tagged standby").await?;
-        wait::until("nobody else", HEAL_LIMIT, async || {
-            for _ in 0..4 {
-                match behind(by_tag).await {
-                    Ok(found) if Some(found) == port(2).ok() => {}
-                    other => return Err(format!("{other:?}")),
-                }
-            }
-            Ok(())
-        })
-        .await
+        leads_only_to(by_tag, &[port(2)?]).await
     });
 }
