@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use pgherd_raft::clock;
+use pgherd_raft::lease::BootTime;
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -17,6 +18,9 @@ use super::select::{self, choose, confirm, names};
 
 /// Between two looks at the members.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// A member that was copied and whose PostgreSQL does not run for so long will not start by itself: longer than the pause
+/// between two attempts to copy.
+const START_PATIENCE: Duration = Duration::from_secs(45);
 /// The word for a member that is being copied.
 const STATE_OF_A_COPY: &str = "creating replica";
 
@@ -27,6 +31,8 @@ struct Copy {
     started_before: Option<String>,
     /// It was seen being copied.
     was_seen: bool,
+    /// When it was seen being copied or starting last.
+    last_seen: BootTime,
 }
 
 /// Asks the members to begin, and waits for the end of it if that is wanted.
@@ -51,13 +57,13 @@ pub(super) async fn run(
     for member in members {
         let started_before = select::status(client, &member).await.as_ref().and_then(started_at);
         if begin(output, client, &member, options).await? {
-            copies.push(Copy { member, started_before, was_seen: false });
+            copies.push(Copy { member, started_before, was_seen: false, last_seen: clock::now() });
         } else {
             has_failed = true;
         }
     }
     if options.wait && !copies.is_empty() {
-        wait(output, client, copies).await;
+        has_failed |= !wait(output, client, copies).await;
     }
     if has_failed { Err(Failure::Told) } else { Ok(()) }
 }
@@ -120,25 +126,38 @@ async fn begin(
     }
 }
 
-/// Waits until every copy runs. On a terminal a line shows what they do.
-async fn wait(output: &mut Output, client: &Client, mut copies: Vec<Copy>) {
+/// Waits until every copy runs; did they all? On a terminal a line shows what they do.
+async fn wait(output: &mut Output, client: &Client, mut copies: Vec<Copy>) -> bool {
     let members: Vec<Member> = copies.iter().map(|copy| copy.member.clone()).collect();
     output.say(&format!("Waiting for reinitialize to complete on: {}", names(&members)));
     let began = clock::now();
+    let mut do_all_run = true;
     while !copies.is_empty() {
         tokio::time::sleep(LOOK_AGAIN).await;
         let mut done = Vec::new();
+        let mut idle = Vec::new();
         let mut progress = Vec::new();
         for copy in &mut copies {
             let status = select::status(client, &copy.member).await;
             if is_done(copy, status.as_ref()) {
                 done.push(copy.member.clone());
+            } else if copy.was_seen && clock::now().since(copy.last_seen) > START_PATIENCE {
+                idle.push((copy.member.name.clone(), doing(status.as_ref())));
             } else {
                 progress.push(format!("{}: {}", copy.member.name, doing(status.as_ref())));
             }
         }
-        copies.retain(|copy| !done.iter().any(|member| member.name == copy.member.name));
+        let is_over = |name: &String| {
+            done.iter().any(|member| member.name == *name) || idle.iter().any(|(idle, _)| idle == name)
+        };
+        copies.retain(|copy| !is_over(&copy.member.name));
         output.progress("");
+        for (name, doing) in idle {
+            do_all_run = false;
+            output.say(&format!(
+                "Failed: reinitialize for member {name}: it does not run after the copy, {doing}"
+            ));
+        }
         if !done.is_empty() {
             output.say(&format!("Reinitialize is completed on: {}", names(&done)));
         }
@@ -147,13 +166,17 @@ async fn wait(output: &mut Output, client: &Client, mut copies: Vec<Copy>) {
         }
     }
     output.progress("");
+    do_all_run
 }
 
 /// It runs, and it is another PostgreSQL than the one before.
 fn is_done(copy: &mut Copy, status: Option<&Value>) -> bool {
     let Some(status) = status else { return false };
     let state = status.get("state").and_then(Value::as_str).unwrap_or_default();
-    copy.was_seen |= state == STATE_OF_A_COPY;
+    if state == STATE_OF_A_COPY || state == "starting" {
+        copy.was_seen |= state == STATE_OF_A_COPY;
+        copy.last_seen = clock::now();
+    }
     let started = started_at(status);
     state == "running" && started.is_some() && (copy.was_seen || started != copy.started_before)
 }
@@ -183,6 +206,7 @@ mod tests {
             member: Member::default(),
             started_before: Some("2026-11-20 17:02:11+00:00".to_owned()),
             was_seen: false,
+            last_seen: clock::now(),
         };
         let before = json!({"state": "running", "postmaster_start_time": "2026-11-20 17:02:11+00:00"});
         let after = json!({"state": "running", "postmaster_start_time": "2026-11-20 18:02:11+00:00"});
