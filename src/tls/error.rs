@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use rustls::{AlertDescription, CertificateError};
 
+use super::verify::is_ca_as_end_entity;
+
 /// A configuration of TLS that cannot work.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -68,6 +70,9 @@ pub fn explain(error: &io::Error) -> String {
         };
     };
     let meaning = match cause {
+        cause if is_ca_as_end_entity(cause) => {
+            Some("the other side shows a CA's certificate, which is not among the configured ones")
+        }
         rustls::Error::InvalidCertificate(wrong) => certificate(wrong),
         rustls::Error::InvalidMessage(_) => Some("the other side speaks no TLS"),
         rustls::Error::AlertReceived(alert) => told(*alert),

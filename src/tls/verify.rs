@@ -19,7 +19,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 pub(super) type Pinned = Vec<CertificateDer<'static>>;
 
 /// webpki looks at the period first and at the kind second: what it reports this way is within its period.
-fn is_ca_as_end_entity(error: &Error) -> bool {
+pub(super) fn is_ca_as_end_entity(error: &Error) -> bool {
     let Error::InvalidCertificate(CertificateError::Other(other)) = error else { return false };
     matches!(other.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
 }

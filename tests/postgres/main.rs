@@ -7,3 +7,4 @@ mod harness;
 mod observing;
 mod replication;
 mod returning;
+mod secured;
