@@ -388,10 +388,7 @@ impl FakeActions {
         self.asked().is_broken = true;
     }
 
-    fn answered<T: Send>(answer: T) -> Answer<'static, T>
-    where
-        T: 'static,
-    {
+    fn answered<T: Send + 'static>(answer: T) -> Answer<'static, T> {
         Box::pin(std::future::ready(answer))
     }
 }
