@@ -5,7 +5,7 @@ use std::time::Duration;
 use pgherd_raft::lease::{margin, patience};
 use pgherd_raft::model::{Basis, Command, Intent, IntentEnd, MemberId, MemberKind};
 
-use super::action::{Action, JobKind, LeaseAction, PgAction};
+use super::action::{Action, LeaseAction, PgAction};
 use super::candidate::{REPORT_FRESH, Ranking, rank};
 use super::cut_off;
 use super::decide::{SOON, is_running};
@@ -16,7 +16,7 @@ use super::fence;
 use super::first_lease;
 use super::holder::millis;
 use super::hook;
-use super::report::{own_report, watchdog_trouble};
+use super::report::own_report;
 use super::rule::Rule;
 use super::standby;
 

@@ -319,9 +319,9 @@ impl World {
         true
     }
 
-    fn begin_job(&mut self, place: usize, o: &Observation, action: &PgAction, kind: JobKind) {
-        let (now, pid) = (self.now, u32::try_from(self.number()).expect("small"));
-        let takes = match kind {
+    /// How long a job of this kind takes, in microseconds.
+    fn job_takes(&mut self, kind: JobKind) -> u64 {
+        match kind {
             JobKind::Bootstrap | JobKind::Clone => self.random.between(800_000, 3_000_000),
             JobKind::Rewind => self.random.between(300_000, 2_000_000),
             JobKind::StartPrimary | JobKind::StartStandby | JobKind::Promote => {
@@ -331,7 +331,12 @@ impl World {
             JobKind::PrePromote | JobKind::Restart | JobKind::Reinitialize => {
                 panic!("nobody asks for it: {kind:?}")
             }
-        };
+        }
+    }
+
+    fn begin_job(&mut self, place: usize, o: &Observation, action: &PgAction, kind: JobKind) {
+        let (now, pid) = (self.now, u32::try_from(self.number()).expect("small"));
+        let takes = self.job_takes(kind);
         let node = &mut self.nodes[place];
         let clock = node.clock(now);
         let daemon = node.daemon.as_mut().expect("it runs");
