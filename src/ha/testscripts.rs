@@ -93,7 +93,7 @@ impl Runner for Script {
             "schedule" => self.schedule(&mut args)?,
             "callbacks" => return Ok(self.callbacks()),
             "lost-race" => return Ok(lost_race(&self.o).unwrap_or_else(|| "nothing".to_owned()) + "\n"),
-            "restart-is-for" => return Ok(self.restart_is_for(&mut args)?),
+            "restart-is-for" => return self.restart_is_for(&mut args),
             "decide" => return Ok(show(&decide(&self.o))),
             "history" => return self.history(&mut args),
             "note" => return Ok(self.note()),

@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
 use crate::harness::cluster::{BRING_UP_LIMIT, Cluster, HEAL_LIMIT, Plan};
-use crate::harness::wait;
+use crate::harness::{rest, wait};
 use crate::{programs, run};
 
 const DAEMON: &str = "from patroni.__main__ import main; main()";
@@ -84,11 +85,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// A session with each node's PostgreSQL and when that was started.
-async fn sessions(cluster: &Cluster) -> Result<Vec<(Client, String)>> {
+async fn sessions(cluster: &Cluster, tasks: &mut JoinSet<()>) -> Result<Vec<(Client, String)>> {
     let mut sessions = Vec::new();
     for (_, node) in cluster.data_nodes() {
         let (client, connection) = Cluster::client(node.ports.postgresql_at()).connect(NoTls).await?;
-        let _task = tokio::spawn(connection);
+        tasks.spawn(async { connection.await.unwrap_or_default() });
         let started = started(&client).await?;
         sessions.push((client, started));
     }
@@ -104,7 +105,8 @@ fn a_cluster_of_patroni_is_taken_over_while_it_runs() {
     run(Plan::of(3).map(|plan| plan.with_ttl(20)), async |cluster| {
         let patroni = Patroni::start(cluster)?;
         let old = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
-        let sessions = sessions(cluster).await?;
+        let mut tasks = JoinSet::new();
+        let sessions = sessions(cluster, &mut tasks).await?;
         let (writer, _) = sessions.get(old).context("no session")?;
         writer.batch_execute("CREATE TABLE ledger (n int)").await?;
         patroni.ctl(cluster, &["pause", "--wait"])?;
@@ -115,6 +117,13 @@ fn a_cluster_of_patroni_is_taken_over_while_it_runs() {
         let primary = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
         ensure!(primary == old, "the primary is node {primary} and was node {old}");
         writer.execute("INSERT INTO ledger VALUES (2)", &[]).await.context("writing afterwards")?;
+        // The settings are written just after the lease is taken.
+        let at = cluster.node(primary)?.ports.rest_at();
+        wait::until("the settings", HEAL_LIMIT, async || match rest::get(at, "/config").await {
+            Ok(answer) if answer.status == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await?;
         let table = cluster.ctl(&["list"]).await?;
         ensure!(table.contains("Maintenance mode: on"), "the pause is forgotten:\n{table}");
         cluster.ctl(&["resume", "--wait"]).await?;

@@ -66,7 +66,7 @@ mod tests {
             leader: None,
         };
         assert_eq!(set(&mut state, Epoch(3), std::slice::from_ref(&end)), Ok(()));
-        assert_eq!(state.history, [end.clone()]);
+        assert_eq!(state.history, std::slice::from_ref(&end));
         assert!(matches!(set(&mut state, Epoch(2), &[]), Err(Rejection::Epoch { .. })));
         let many = vec![end.clone(); MAX_HISTORY + 1];
         assert!(matches!(set(&mut state, Epoch(3), &many), Err(Rejection::Limit { .. })));

@@ -71,10 +71,9 @@ mod tests {
     use super::*;
 
     fn map(text: &str) -> Map {
-        match load(text).expect("yaml").root.value {
-            Value::Map(map) => map,
-            other => panic!("{other:?}"),
-        }
+        let root = load(text).expect("yaml").root;
+        let Value::Map(map) = root.value else { panic!("{root:?}") };
+        map
     }
 
     #[test]
