@@ -35,6 +35,8 @@ pub struct Notebook {
     role: Role,
     /// How this node came by the lease it holds or asks for.
     path: Option<Path>,
+    /// The epoch in which it asked for the lease.
+    asked_in: Epoch,
     holder: Option<Option<MemberId>>,
     pinned: Option<(Epoch, bool)>,
     intent: Option<(u64, Intent)>,
@@ -169,6 +171,7 @@ impl Notebook {
         }
         let path = Path::of(o, decision);
         self.path = Some(path.clone());
+        self.asked_in = o.cluster.lease.epoch;
         self.once(o, EventKind::Candidacy, path)
     }
 
@@ -223,7 +226,9 @@ impl Notebook {
                 Role::Primary | Role::Unknown => self.sick(o, decision),
             };
         }
-        if !is_mine && decision.state != State::Candidate {
+        // The grant may be seen a look after the lease has changed: what is asked for stays asked for that long.
+        let is_over = o.cluster.lease.epoch != self.asked_in || decision.state == State::Standby;
+        if !is_mine && decision.state != State::Candidate && is_over {
             self.path = None;
         }
         match self.role {

@@ -122,6 +122,10 @@ impl Postgres {
                 None if row.is_pending => self.future_value(&settings, &row).await,
                 None => continue,
             };
+            // Parameters that left the files, as those of a recovery do on a promotion, are flagged with any value.
+            if new_value == old_value {
+                continue;
+            }
             let parameter = PendingParameter { old_value: cut(old_value), new_value: cut(new_value) };
             found.insert(row.name, parameter);
         }

@@ -1,4 +1,4 @@
-/* hold PID THREAD: every thread of the process but the one of this name stands still until standard input ends, as
+/* hold PID THREAD...: every thread of the process but those of these names stands still until standard input ends, as
    in a deadlock. SIGSTOP cannot do that: it stops all of them. */
 #include <dirent.h>
 #include <errno.h>
@@ -9,6 +9,14 @@
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+static int is_named(const char *name, char **names)
+{
+    for (; *names; names++)
+        if (strcmp(name, *names) == 0)
+            return 1;
+    return 0;
+}
 
 static void thread_name(const char *pid, const char *thread, char *name, int size)
 {
@@ -25,8 +33,8 @@ static void thread_name(const char *pid, const char *thread, char *name, int siz
 
 int main(int count, char **words)
 {
-    if (count != 3) {
-        fprintf(stderr, "usage: hold PID THREAD\n");
+    if (count < 3) {
+        fprintf(stderr, "usage: hold PID THREAD...\n");
         return 2;
     }
     char path[64], name[64];
@@ -41,7 +49,7 @@ int main(int count, char **words)
         if (entry->d_name[0] == '.')
             continue;
         thread_name(words[1], entry->d_name, name, sizeof name);
-        if (strcmp(name, words[2]) == 0) {
+        if (is_named(name, words + 2)) {
             spared++;
             continue;
         }
