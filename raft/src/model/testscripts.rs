@@ -65,6 +65,17 @@ impl Runner for Script {
     }
 }
 
+/// `"1:0/3000000,2:0/5000000"`
+fn history(text: &str) -> Result<Vec<TimelineEnd>> {
+    let end = |text: &str| -> Result<TimelineEnd> {
+        let (timeline, lsn) = text.split_once(':').ok_or("TIMELINE:LSN")?;
+        let reason = "no recovery target specified".to_owned();
+        let timeline = TimelineId(timeline.parse()?);
+        Ok(TimelineEnd { timeline, lsn: lsn.parse()?, reason, at_ms: None, leader: None })
+    };
+    text.split(',').map(end).collect()
+}
+
 fn parse(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command> {
     let epoch = Epoch(args.take_key("epoch").unwrap_or("0").parse()?);
     let first = args.next_pos().unwrap_or("");
@@ -126,17 +137,7 @@ fn parse(name: &str, args: &mut ArgumentConsumer<'_>) -> Result<Command> {
             },
         },
         "unschedule" => Command::CancelSchedule { at_ms: args.take_key("at").map(str::parse).transpose()? },
-        // `history 1:0/3000000,2:0/5000000 epoch=2`
-        "history" => {
-            let end = |text: &str| -> Result<TimelineEnd> {
-                let (timeline, lsn) = text.split_once(':').ok_or("TIMELINE:LSN")?;
-                let reason = "no recovery target specified".to_owned();
-                let timeline = TimelineId(timeline.parse()?);
-                Ok(TimelineEnd { timeline, lsn: lsn.parse()?, reason, at_ms: None, leader: None })
-            };
-            let ends = first.split(',').filter(|text| !text.is_empty());
-            Command::SetHistory { epoch, history: ends.map(end).collect::<Result<_>>()? }
-        }
+        "history" => Command::SetHistory { epoch, history: history(first)? },
         "due" => Command::BeginScheduled { at_ms: first.parse()? },
         "failover" => Command::SetIntent {
             intent: Intent::Failover {
