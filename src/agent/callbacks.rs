@@ -91,7 +91,7 @@ async fn work_off(mut waiting: mpsc::Receiver<Vec<String>>) {
     while let Some(words) = waiting.recv().await {
         let told = words.iter().rev().take(3).rev().cloned().collect::<Vec<_>>().join(" ");
         info!("calling {told}");
-        match run_hook(&words, LIMIT).await {
+        match run_hook(&words, &[], LIMIT).await {
             Ok(()) => debug!("{told} succeeded"),
             Err(error) => warn!("callback {told}: {}", chain(&error)),
         }

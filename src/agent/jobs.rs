@@ -122,6 +122,7 @@ fn describe(action: &PgAction) -> String {
         PgAction::Clone { source } => format!("bootstrap from leader '{}' in progress", source.name),
         PgAction::PrePromote => "running the pre_promote script".to_owned(),
         PgAction::Restart { .. } => "restart in progress".to_owned(),
+        PgAction::Restore => "bootstrap without leader in progress".to_owned(),
         PgAction::Reinitialize { .. } => "reinitialize in progress".to_owned(),
         PgAction::Follow { .. }
         | PgAction::Fence { .. }

@@ -107,6 +107,7 @@ impl PolicySource {
             maximum_lag_on_failover: d.maximum_lag_on_failover,
             primary_start_timeout: d.primary_start_timeout,
             primary_stop_timeout: d.primary_stop_timeout,
+            restores_alone: self.effective.postgresql.restores_alone(),
             has_pre_promote: self.effective.postgresql.pre_promote.is_some(),
             primary_health_timeout: d.primary_health_timeout,
             pause: d.pause,
@@ -204,12 +205,26 @@ impl PolicySource {
             users: bootstrap.map(|boot| boot.users.iter().map(user).collect()).unwrap_or_default(),
             post_bootstrap: bootstrap.and_then(|boot| boot.post_bootstrap.clone()),
             basebackup: options(&shared.basebackup),
+            replica_methods: shared.replica_methods_in_order().map(replica_method).collect(),
             pre_promote: shared.pre_promote.clone(),
             before_stop: shared.before_stop.clone(),
             kept_document: self.document(),
             ..postgres::Settings::new(&self.config.scope, name, &local.data_dir, local.listen.port)
         }
     }
+}
+
+fn replica_method((name, method): (&String, Option<&config::ReplicaMethod>)) -> postgres::ReplicaMethod {
+    method.map_or(postgres::ReplicaMethod::BaseBackup, |method| {
+        postgres::ReplicaMethod::Command(postgres::ReplicaCommand {
+            name: name.clone(),
+            command: method.command.clone(),
+            arguments: method.arguments.clone(),
+            keep_data: method.keep_data,
+            no_params: method.no_params,
+            no_leader: method.no_leader,
+        })
+    })
 }
 
 fn secret(secret: &config::Secret) -> Secret {

@@ -150,6 +150,7 @@ fn policy() -> Policy {
         primary_start_timeout: Duration::from_secs(300),
         primary_stop_timeout: None,
         has_pre_promote: false,
+        restores_alone: false,
         primary_health_timeout: Duration::from_secs(10),
         pause: false,
         failsafe: false,

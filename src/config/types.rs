@@ -273,6 +273,18 @@ pub struct SharedPostgresql {
     pub before_stop: Option<String>,
 }
 
+impl SharedPostgresql {
+    /// The methods in the order to be tried; none beside a name: it is pgherd's own.
+    pub fn replica_methods_in_order(&self) -> impl Iterator<Item = (&String, Option<&ReplicaMethod>)> {
+        self.create_replica_methods.iter().map(|name| (name, self.replica_methods.get(name)))
+    }
+
+    /// Does one of the methods need no primary?
+    pub fn restores_alone(&self) -> bool {
+        self.replica_methods_in_order().any(|(_, method)| method.is_some_and(|method| method.no_leader))
+    }
+}
+
 /// The roles which pgherd uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Authentication {
@@ -312,7 +324,7 @@ pub struct Callbacks {
     pub on_role_change: Option<String>,
 }
 
-/// A command which makes a replica; no effect yet.
+/// A command which makes a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaMethod {
     /// Split like a shell does it.

@@ -41,6 +41,8 @@ pub enum PgAction {
         /// Run a checkpoint first, so that the shutdown's own is short.
         checkpoint_first: bool,
     },
+    /// Make a copy by an operator's method which needs no primary. A job.
+    Restore,
     /// Run `pre_promote`: what it says decides about the promotion. A job.
     PrePromote,
     /// Stop, and start in the same role. A job.
@@ -170,6 +172,7 @@ impl PgAction {
             Self::Promote { .. } => Some(JobKind::Promote),
             Self::Rewind { .. } => Some(JobKind::Rewind),
             Self::Clone { .. } => Some(JobKind::Clone),
+            Self::Restore => Some(JobKind::Clone),
             Self::PrePromote => Some(JobKind::PrePromote),
             Self::Restart { .. } => Some(JobKind::Restart),
             Self::Reinitialize { .. } => Some(JobKind::Reinitialize),

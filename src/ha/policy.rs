@@ -21,6 +21,8 @@ pub struct Policy {
     pub primary_stop_timeout: Option<Duration>,
     /// `pre_promote` is to be asked before a promotion.
     pub has_pre_promote: bool,
+    /// There is a method which makes a replica without a primary.
+    pub restores_alone: bool,
     /// How long a primary may be of no use before it gives the lease to another member; zero: for ever.
     pub primary_health_timeout: Duration,
     /// Automation is to be off.

@@ -138,6 +138,8 @@ pub enum Rule {
     DiscardOldData,
     /// Streams from the primary.
     Standby,
+    /// Empty, and nobody holds the lease: a copy is made by a method which needs no primary.
+    CloneAlone,
     /// Runs in recovery but does not stream.
     CatchUp,
 

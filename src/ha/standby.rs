@@ -96,8 +96,31 @@ pub(super) fn pause_after(finished: Option<&Finished>) -> Option<(Duration, &str
     (ended.age < pause).then(|| (pause.saturating_sub(ended.age), error))
 }
 
+/// Nobody holds the lease, and an operator's method makes a copy without a primary. What it makes is a standby that
+/// follows nobody, and behind the last known position no candidate.
+fn restore(o: &Observation) -> Option<Decision> {
+    let is_wanted = o.policy.restores_alone && o.cluster.lease.tenure.is_none();
+    if !is_wanted || o.cluster.system_identifier.is_none() {
+        return None;
+    }
+    if let Some((pause, error)) = pause_after(o.finished.get(&JobKind::Clone)) {
+        let because = format!("failed to bootstrap (without leader): {error}");
+        return Some(
+            Decision::new(State::Cloning, Rule::CloneAlone, because, pause).wait("the next attempt"),
+        );
+    }
+    let because = "trying to bootstrap (without leader)";
+    Some(
+        Decision::new(State::Cloning, Rule::CloneAlone, because, SOON)
+            .act(Action::Postgres(PgAction::Restore)),
+    )
+}
+
 fn copy(o: &Observation, holder: Option<MemberId>) -> Decision {
     let Some((source, _)) = primary(o, holder) else {
+        if let Some(decision) = restore(o) {
+            return decision;
+        }
         let because = "waiting for leader to bootstrap";
         return Decision::new(State::Waiting, Rule::AwaitPrimary, because, SOON)
             .wait("a running primary to copy");

@@ -270,6 +270,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             primary_start_timeout: Duration::from_secs(300),
             primary_stop_timeout: None,
             has_pre_promote: false,
+            restores_alone: false,
             primary_health_timeout: Duration::from_secs(10),
             pause: false,
             failsafe: false,
@@ -801,6 +802,9 @@ impl Script {
         }
         if let Some(has) = args.take_key("pre_promote") {
             self.o.policy.has_pre_promote = has.parse()?;
+        }
+        if let Some(restores) = args.take_key("restores_alone") {
+            self.o.policy.restores_alone = restores.parse()?;
         }
         if let Some(pause) = args.take_key("pause") {
             self.o.policy.pause = pause.parse()?;

@@ -118,7 +118,7 @@ impl Postgres {
 }
 
 /// After this the data directory is missing or empty.
-fn make_room(layout: &Layout) -> Result<(), PgError> {
+pub(super) fn make_room(layout: &Layout) -> Result<(), PgError> {
     match (layout.classify(), layout.marker()?) {
         (DataDir::Foreign(why), _) => Err(PgError::Refused(why)),
         (DataDir::Empty, _) => Ok(()),

@@ -3,6 +3,7 @@
 //! They get the daemon's working directory, standard output and standard error, and its environment without the daemon's
 //! own configuration. What they leave running in the background is theirs, unless they are ended for taking too long.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -20,17 +21,18 @@ const BEFORE_STOP_LIMIT: Duration = Duration::from_secs(60);
 /// Of the daemon's service manager: not for anybody else to talk to it.
 const SERVICE_VARIABLES: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "PGPASSWORD"];
 
-/// Runs a command of the operator's to its end.
+/// Runs a command of the operator's to its end, with more variables in its environment.
 ///
 /// # Errors
 /// It could not be started, ended with another status than zero, or took longer than its limit and was ended.
-pub async fn run_hook(words: &[String], limit: Duration) -> Result<(), ToolError> {
+pub async fn run_hook(words: &[String], env: &[(&str, OsString)], limit: Duration) -> Result<(), ToolError> {
     let (program, args) = words.split_first().map_or(("", words), |(program, args)| (program.as_str(), args));
     let mut command = Command::new(program);
     withhold_configuration(&mut command, std::env::vars_os().map(|(name, _)| name));
     for name in SERVICE_VARIABLES {
         command.env_remove(name);
     }
+    command.envs(env.iter().map(|(name, value)| (name, value)));
     command.args(args).stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     let cannot_run = |source| ToolError::Spawn { program: program.into(), source };
     let mut child = command.spawn().map_err(cannot_run)?;
@@ -77,7 +79,7 @@ impl Postgres {
 async fn run_named(key: &str, command: &str, limit: Duration) -> Result<(), PgError> {
     let words = split_words(command)
         .map_err(|why| PgError::Refused(format!("{key} cannot be split into words: {why}")))?;
-    Ok(run_hook(&words, limit).await?)
+    Ok(run_hook(&words, &[], limit).await?)
 }
 
 #[cfg(test)]
@@ -91,11 +93,11 @@ mod tests {
     #[tokio::test]
     async fn the_exit_status_counts_and_the_time() {
         let limit = Duration::from_secs(30);
-        assert!(run_hook(&shell("exit 0"), limit).await.is_ok());
-        assert!(matches!(run_hook(&shell("exit 3"), limit).await, Err(ToolError::Failed { .. })));
-        let slow = run_hook(&shell("sleep 60"), Duration::from_millis(50)).await;
+        assert!(run_hook(&shell("exit 0"), &[], limit).await.is_ok());
+        assert!(matches!(run_hook(&shell("exit 3"), &[], limit).await, Err(ToolError::Failed { .. })));
+        let slow = run_hook(&shell("sleep 60"), &[], Duration::from_millis(50)).await;
         assert!(matches!(slow, Err(ToolError::Timeout { .. })));
-        assert!(matches!(run_hook(&[], limit).await, Err(ToolError::Spawn { .. })));
+        assert!(matches!(run_hook(&[], &[], limit).await, Err(ToolError::Spawn { .. })));
     }
 
     #[tokio::test]
@@ -103,7 +105,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("directory");
         let marker = directory.path().join("went-on");
         let script = format!("(until test -e {0}.go; do sleep 0.02; done; : > {0}) &", marker.display());
-        run_hook(&shell(&script), Duration::from_secs(30)).await.expect("ended");
+        run_hook(&shell(&script), &[], Duration::from_secs(30)).await.expect("ended");
         std::fs::write(marker.with_extension("go"), "").expect("marker");
         while !marker.exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -24,6 +24,7 @@ mod hook;
 mod initdb;
 mod inspect;
 mod layout;
+mod methods;
 mod observe;
 mod parameters;
 mod pending;
@@ -62,7 +63,7 @@ use pgherd_raft::model::SystemIdentifier;
 pub use postmaster::{Postmaster, PostmasterCommand, PostmasterError, PostmasterSignal};
 pub use programs::ProgramsError;
 pub use query::QueryError;
-pub use settings::{BootstrapUser, Credentials, Secret, Settings};
+pub use settings::{BootstrapUser, Credentials, ReplicaCommand, ReplicaMethod, Secret, Settings};
 pub use sql::{ColumnKind, Login, Rows, SqlError, run_sql};
 use tokio::task::JoinSet;
 pub use tool::{ToolError, run_command, split_words};
@@ -219,7 +220,8 @@ impl Postgres {
             PgAction::Fence { epoch } => self.fence(*epoch).await,
             PgAction::SetSync { names } => self.set_sync(names.clone()).await,
             PgAction::Rewind { source } => self.rewind(source).await,
-            PgAction::Clone { source } => self.base_backup(source).await,
+            PgAction::Clone { source } => self.make_replica(Some(source)).await,
+            PgAction::Restore => self.make_replica(None).await,
             PgAction::PrePromote => self.pre_promote().await,
             PgAction::Restart { is_standby, upstream } => {
                 let role =

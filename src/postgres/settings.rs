@@ -64,6 +64,32 @@ pub struct BootstrapUser {
     pub options: Vec<String>,
 }
 
+/// How a replica is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReplicaMethod {
+    /// By `pg_basebackup`.
+    BaseBackup,
+    /// By a command of the operator's.
+    Command(ReplicaCommand),
+}
+
+/// A command which makes a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaCommand {
+    /// Its name in `create_replica_methods`.
+    pub name: String,
+    /// Split like a shell does it.
+    pub command: String,
+    /// `--KEY=VALUE` for the command.
+    pub arguments: Vec<(String, String)>,
+    /// Leave what is in the data directory.
+    pub keep_data: bool,
+    /// Only `arguments`, nothing of pgherd's.
+    pub no_params: bool,
+    /// It needs no primary.
+    pub no_leader: bool,
+}
+
 /// Everything which the configuration says about the local PostgreSQL. Made by the agent from the daemon's
 /// configuration and the cluster's settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +155,8 @@ pub struct Settings {
     pub before_stop: Option<String>,
     /// More options of `pg_basebackup`, as for `initdb`.
     pub basebackup: Vec<(String, Option<String>)>,
+    /// How a replica is made, in the order to be tried.
+    pub replica_methods: Vec<ReplicaMethod>,
     /// The cluster's settings, kept in the data directory for a cluster that has lost its own; none: there are none yet.
     pub kept_document: Option<String>,
     /// How long a start of a primary may take before it counts as failed; none: as long as recovery needs.
@@ -175,6 +203,7 @@ impl Settings {
             pre_promote: None,
             before_stop: None,
             basebackup: Vec::new(),
+            replica_methods: vec![ReplicaMethod::BaseBackup],
             kept_document: None,
             start_timeout: None,
         }

@@ -47,12 +47,6 @@ pub(super) fn replica_methods(
     let mut methods = BTreeMap::new();
     for name in names.iter().filter(|name| *name != "basebackup") {
         let mut method = section.section(name);
-        section.report.warning(
-            &method.path,
-            &method.place,
-            "has no effect yet: replicas are made by pg_basebackup",
-            "nothing to do: it is accepted",
-        );
         let arguments = method.free_scalars(&["command", "keep_data", "no_params", "no_leader"]);
         let read = ReplicaMethod {
             command: method.text("command").unwrap_or_else(|| name.clone()),

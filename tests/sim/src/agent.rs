@@ -314,6 +314,7 @@ impl World {
             | PgAction::Clone { .. }
             | PgAction::PrePromote
             | PgAction::Restart { .. }
+            | PgAction::Restore
             | PgAction::Reinitialize { .. } => panic!("a job: {action:?}"),
         }
         true
@@ -403,6 +404,7 @@ impl World {
             PgAction::Rewind { .. }
             | PgAction::PrePromote
             | PgAction::Restart { .. }
+            | PgAction::Restore
             | PgAction::Reinitialize { .. }
             | PgAction::Follow { .. }
             | PgAction::DiscardOldData
@@ -472,6 +474,7 @@ impl World {
             PgAction::Bootstrap | PgAction::Clone { .. } | PgAction::Rewind { .. } => None,
             PgAction::PrePromote
             | PgAction::Restart { .. }
+            | PgAction::Restore
             | PgAction::Reinitialize { .. }
             | PgAction::Follow { .. }
             | PgAction::DiscardOldData

@@ -366,6 +366,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
         primary_start_timeout: Duration::from_secs(20),
         primary_stop_timeout: None,
         has_pre_promote: false,
+        restores_alone: false,
         primary_health_timeout: Duration::from_secs(10),
         pause,
         failsafe,
