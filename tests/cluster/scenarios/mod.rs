@@ -40,6 +40,7 @@ mod guards;
 mod listeners;
 mod machines;
 mod modes;
+mod mutual_tls;
 mod network;
 mod operations;
 mod partitions;
