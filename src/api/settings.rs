@@ -14,7 +14,7 @@ use pgherd_raft::model::{
 use serde_json::{Map, Value};
 use tracing::info;
 
-use super::reply::Reply;
+use super::reply::{Reply, shown};
 use super::{ApiState, Shared, body};
 use crate::config;
 
@@ -75,8 +75,14 @@ pub(super) async fn write(api: &ApiState, change: &Change) -> Reply {
             Ok(None) => return told(&state.settings.document),
             Err(refusal) => return refusal,
         };
-        if let Err(refusal) = ask_postgresql(api, &state, &next, change.way).await {
-            return refusal;
+        let mut mistakes = next.mistakes;
+        for mistake in postgresqls_mistakes(api, &state, &next.document, change.way).await {
+            if !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
+            }
+        }
+        if !mistakes.is_empty() {
+            return Reply::text(StatusCode::BAD_REQUEST, mistakes.join("\n"));
         }
         let command = Command::SetSettings {
             expected: next.revision,
@@ -104,14 +110,14 @@ pub(super) async fn write(api: &ApiState, change: &Change) -> Reply {
     Reply::text(StatusCode::CONFLICT, "others changed the settings again and again: ask again")
 }
 
-/// Refuses parameters with which PostgreSQL would not start, as far as it can tell. It is not asked about what stays as
-/// it is: most changes are not about parameters, and some are urgent.
-async fn ask_postgresql(api: &ApiState, state: &ClusterState, next: &Next, way: Way) -> Result<(), Reply> {
+/// Parameters with which PostgreSQL would not start, as far as it can tell. It is not asked about what stays as it is: most
+/// changes are not about parameters, and some are urgent.
+async fn postgresqls_mistakes(api: &ApiState, state: &ClusterState, next: &str, way: Way) -> Vec<String> {
     let read = |document: &str| serde_json::from_str(document).unwrap_or(Value::Null);
-    let (before, after): (Value, Value) = (read(&state.settings.document), read(&next.document));
+    let (before, after): (Value, Value) = (read(&state.settings.document), read(next));
     let parameters = |document: &Value| document.pointer("/postgresql/parameters").cloned();
     if way == Way::Patch && parameters(&before) == parameters(&after) {
-        return Ok(());
+        return Vec::new();
     }
     let mut mistakes = api.parameters.mistakes(&after).await;
     if !mistakes.is_empty() && way == Way::Patch {
@@ -119,10 +125,7 @@ async fn ask_postgresql(api: &ApiState, state: &ClusterState, next: &Next, way: 
         let known = api.parameters.mistakes(&before).await;
         mistakes.retain(|mistake| !known.contains(mistake));
     }
-    if mistakes.is_empty() {
-        return Ok(());
-    }
-    Err(Reply::text(StatusCode::BAD_REQUEST, mistakes.join("\n")))
+    mistakes
 }
 
 fn cut(by: &str) -> String {
@@ -147,6 +150,8 @@ struct Next {
     document: String,
     /// The revision which it replaces.
     revision: Revision,
+    /// Why it must not be written.
+    mistakes: Vec<String>,
     /// What whoever asked should know.
     warnings: String,
 }
@@ -176,13 +181,10 @@ fn next(state: &ClusterState, change: &Change) -> Result<Option<Next>, Reply> {
         let texts = found.iter().filter(|(severity, _)| *severity == wanted).map(|(_, text)| text.as_str());
         texts.collect::<Vec<_>>()
     };
-    let errors = of(Severity::Error);
-    if !errors.is_empty() {
-        return Err(Reply::text(StatusCode::BAD_REQUEST, errors.join("\n")));
-    }
+    let mistakes = of(Severity::Error).into_iter().map(str::to_owned).collect();
     let warnings = of(Severity::Warning).join("; ");
     let document = Value::Object(document).to_string();
-    Ok(Some(Next { document, revision: state.settings.revision, warnings }))
+    Ok(Some(Next { document, revision: state.settings.revision, mistakes, warnings }))
 }
 
 pub(super) fn parsed(document: &str) -> Option<Map<String, Value>> {
@@ -218,7 +220,7 @@ fn problems(document: &Map<String, Value>) -> Vec<(Severity, String)> {
     let (_, problems) = config::parse(&Value::Object(document.clone()));
     let said = |problem: &Problem| (problem.severity, problem.to_string());
     let mut problems: Vec<(Severity, String)> = problems.iter().map(said).collect();
-    name_secrets(document, "", &mut problems);
+    name_keys(document, "", &mut problems);
     problems
 }
 
@@ -226,16 +228,19 @@ fn is_secret(key: &str) -> bool {
     SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret))
 }
 
-fn name_secrets(document: &Map<String, Value>, path: &str, problems: &mut Vec<(Severity, String)>) {
+/// Keys that must not be there, whatever their value.
+fn name_keys(document: &Map<String, Value>, path: &str, problems: &mut Vec<(Severity, String)>) {
     for (key, value) in document {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        if is_secret(key) {
+        let path = if path.is_empty() { shown(key) } else { format!("{path}.{}", shown(key)) };
+        if key.chars().any(char::is_control) {
+            problems.push((Severity::Error, format!("{path}: the key has a control character; remove it")));
+        } else if is_secret(key) {
             let text = format!(
                 "{path}: a password in the settings is shown to everybody; write it into the nodes' configuration files"
             );
             problems.push((Severity::Error, text));
         } else if let Value::Object(inner) = value {
-            name_secrets(inner, &path, problems);
+            name_keys(inner, &path, problems);
         }
     }
 }
@@ -314,11 +319,16 @@ mod tests {
     #[tokio::test]
     async fn all_mistakes_are_told_and_nothing_is_written() {
         let group = FakeGroup::new(Fate::Done);
-        let wrong = json!({"ttl": -5, "pause": 7, "standby_cluster": {"host": "a", "password": "hidden"}});
+        let wrong = json!({
+            "ttl": -5, "pause": 7, "standby_cluster": {"host": "a", "password": "hidden"}, "own": {"a\n": 1},
+            "postgresql": {"parameters": {"work_mem": "much"}},
+        });
         for way in [Way::Patch, Way::Put] {
             let (code, body) = ask(&group, way, wrong.clone()).await;
             assert_eq!(code, 400, "{body}");
-            for word in ["ttl", "pause", "standby_cluster.password"] {
+            for word in
+                ["ttl", "pause", "standby_cluster.password", "own.a?", "postgresql.parameters.work_mem"]
+            {
                 assert!(body.lines().any(|line| line.starts_with(word)), "{word} is missing in {body}");
             }
             assert!(!body.contains("hidden"), "{body}");
