@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::watch::Watch;
+
 /// The operator's tool of pgherd: shows a cluster, changes it, and explains it.
 #[derive(Debug, Parser)]
 #[command(name = "pgherdctl", disable_version_flag = true, subcommand_required = true)]
@@ -28,6 +30,9 @@ pub(super) struct Common {
     /// Do not verify the certificates of the REST API
     #[arg(short = 'k', long)]
     pub(super) insecure: bool,
+    /// patronictl's option for a part of a Citus cluster: without effect
+    #[arg(long, global = true, hide = true, value_name = "N")]
+    pub(super) group: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,25 +110,6 @@ pub(super) struct TopologyArguments {
     pub(super) scopes: Vec<String>,
     #[command(flatten)]
     pub(super) watch: Watch,
-}
-
-/// Once, or again and again.
-#[derive(Clone, Copy, Debug, Default, Args)]
-pub(super) struct Watch {
-    /// Print again every two seconds
-    #[arg(short = 'W')]
-    two: bool,
-    /// Print again every so many seconds
-    #[arg(short, long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
-    watch: Option<u64>,
-}
-
-impl Watch {
-    /// Seconds between two pages; none: one page.
-    pub(super) fn seconds(self) -> Option<u64> {
-        const USUAL: u64 = 2;
-        self.watch.or(self.two.then_some(USUAL))
-    }
 }
 
 /// Output formats of tables.

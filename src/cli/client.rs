@@ -116,7 +116,7 @@ impl Client {
             Err(NoAnswer::Lost(why)) if is_read && !self.is_tls_expected => {
                 let secured = format!("https://{addr}");
                 let again = self.exchange(&secured, path, Method::GET, String::new(), patience).await;
-                again.map_err(|_| NoAnswer::Lost(why))
+                again.map_err(|also| NoAnswer::Lost(format!("{why}; over TLS: {also}")))
             }
             other => other,
         }

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use pgherd_raft::PeerSecurity;
 use pgherd_raft::config::read_boolean;
 use pgherd_raft::yaml::{Node, Value};
 
-use crate::config::{self, Environment, Secret};
+use crate::config::{self, Secret};
 use crate::http_client;
 use crate::tls::{Checks, ClientSettings};
 
@@ -40,19 +40,16 @@ impl Sources {
             Some(path) => Some(path.to_owned()),
             None => default_files().into_iter().find(|path| path.is_file()),
         };
-        let environment = config::process_environment();
-        let mut sources = match &file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| {
-                    anyhow::anyhow!(
-                        "Provided config file {} not existing or no read rights. Check the -c/--config-file parameter ({source})",
-                        path.display()
-                    )
-                })?;
-                Self::from_text(&path.display().to_string(), &text, &environment)?
-            }
-            None => Self::from_text("the environment", "", &environment)?,
-        };
+        if let Some(path) = &file {
+            readable(path).map_err(|source| {
+                anyhow::anyhow!(
+                    "Provided config file {} not existing or no read rights. Check the -c/--config-file parameter ({source})",
+                    path.display()
+                )
+            })?;
+        }
+        let source = config::Source::new(file.as_deref(), config::process_environment());
+        let mut sources = Self::of(&source.tree()?);
         sources.file = file;
         if let Some(addresses) = addresses {
             sources.restapi_addrs = given_addresses(addresses)?;
@@ -60,21 +57,19 @@ impl Sources {
         Ok(sources)
     }
 
-    fn from_text(file: &str, text: &str, environment: &Environment) -> Result<Self> {
-        let root = config::tree(file, text, environment).with_context(|| format!("cannot use {file}"))?;
-        let text =
-            |path: &[&str]| at(&root, path).and_then(Node::scalar_text).filter(|text| !text.is_empty());
-        let mut restapi_addrs = list(at(&root, &["ctl", "restapi_addrs"]));
+    fn of(root: &Node) -> Self {
+        let text = |path: &[&str]| at(root, path).and_then(Node::scalar_text).filter(|text| !text.is_empty());
+        let mut restapi_addrs = list(at(root, &["ctl", "restapi_addrs"]));
         let own = text(&["restapi", "connect_address"]).or_else(|| text(&["restapi", "listen"]));
         restapi_addrs.extend(own.map(|address| connectable(&address)));
         let mut known = std::collections::BTreeSet::new();
         restapi_addrs.retain(|address| known.insert(address.clone()));
-        let mut partner_addrs = list(at(&root, &["raft", "partner_addrs"]));
+        let mut partner_addrs = list(at(root, &["raft", "partner_addrs"]));
         partner_addrs.extend(text(&["raft", "self_addr"]));
         let credential = |key: &str| {
             text(&["ctl", "authentication", key]).or_else(|| text(&["restapi", "authentication", key]))
         };
-        Ok(Self {
+        Self {
             scope: text(&["scope"]),
             restapi_addrs,
             partner_addrs,
@@ -83,9 +78,9 @@ impl Sources {
             username: credential("username"),
             password: credential("password").map(Secret::new),
             raft_password: text(&["raft", "password"]).map(Secret::new),
-            tls: tls(&root),
+            tls: tls(root),
             is_tls_expected: TLS_FILES.iter().any(|path| text(path).is_some()),
-        })
+        }
     }
 
     /// Name and password for requests that change something.
@@ -132,6 +127,11 @@ fn tls(root: &Node) -> ClientSettings {
     http_client::settings(&files, file("restapi", "cafile").as_ref(), checks)
 }
 
+/// A file, or a directory of them.
+fn readable(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() { std::fs::read_dir(path).map(drop) } else { std::fs::File::open(path).map(drop) }
+}
+
 fn default_files() -> Vec<PathBuf> {
     let base = std::env::var_os("XDG_CONFIG_HOME")
         .map(PathBuf::from)
@@ -173,12 +173,16 @@ fn split(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
+/// What patronictl's `-d` may name.
+const OTHER_STORES: [&str; 5] = ["etcd", "etcd3", "consul", "zookeeper", "exhibitor"];
+
 /// `-d`: patronictl's option for another store's address. Here a member's REST address stands in its place.
 fn given_addresses(text: &str) -> Result<Vec<String>> {
     let addresses = split(text).into_iter().map(|part| match part.split_once("://") {
         None => Ok(part),
         Some(("http", rest)) => Ok(rest.trim_end_matches('/').to_owned()),
         Some(("https", _)) => Ok(part.trim_end_matches('/').to_owned()),
+        Some((scheme, _)) if !OTHER_STORES.contains(&scheme) => bail!("Unknown dcs scheme: {scheme}"),
         Some((scheme, _)) => bail!(
             "{part}: pgherd has no {scheme} store; give REST addresses of members, for example -d 10.0.0.1:8008"
         ),
@@ -201,7 +205,7 @@ mod tests {
 
     fn read(text: &str, environment: &[(&str, &str)]) -> Sources {
         let environment = environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Sources::from_text("test.yml", text, &environment).expect("readable")
+        Sources::of(&config::tree("test.yml", text, &environment).expect("readable"))
     }
 
     #[test]
@@ -234,6 +238,8 @@ mod tests {
     fn other_stores_are_refused_with_the_cure() {
         let refusal = given_addresses("etcd3://host:2379").expect_err("no store").to_string();
         assert!(refusal.contains("give REST addresses"), "{refusal}");
+        let unknown = given_addresses("redis://host:1").expect_err("no store").to_string();
+        assert_eq!(unknown, "Unknown dcs scheme: redis");
         assert_eq!(given_addresses("http://a:1/, b:2").expect("addresses"), ["a:1", "b:2"]);
     }
 }

@@ -180,7 +180,7 @@ async fn rest_only(
 ) -> Result<Option<String>, Failure> {
     let untold = |failure: Failure| match failure {
         Failure::Error(error) => Failure::Untold(format!("{error:#}")),
-        Failure::Told | Failure::Aborted | Failure::Untold(_) => failure,
+        Failure::Told | Failure::Aborted | Failure::Usage(_) | Failure::Untold(_) => failure,
     };
     let cluster = cluster::find(sources, client, scope).await.map_err(untold)?;
     if cluster.pgherd.raft_leader.is_none() {

@@ -96,7 +96,7 @@ fn changed(
         && options.apply.is_none()
         && options.replace.is_none();
     if is_edited {
-        return map_of("the edited text", &editor::edit(&as_text(before), scope)?);
+        return map_of("the edited text", &editor::edit(output, &as_text(before), scope)?);
     }
     let mut after = match &options.replace {
         Some(file) => map_of(file, &text_of(output, file)?)?,
@@ -235,6 +235,9 @@ async fn ask(
 fn tell(output: &mut Output, answer: &Answer) -> Result<(), Failure> {
     if answer.status.is_success() {
         output.say("Configuration changed");
+        if let Some(warnings) = &answer.reason {
+            output.complain(&format!("Warning: {warnings}"));
+        }
         return Ok(());
     }
     if answer.status == StatusCode::CONFLICT {

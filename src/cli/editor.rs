@@ -10,14 +10,16 @@ use super::Failure;
 use super::output::Output;
 
 /// Lets the operator edit a text, and returns what came of it.
-pub(super) fn edit(text: &str, name: &str) -> Result<String, Failure> {
+pub(super) fn edit(output: &Output, text: &str, name: &str) -> Result<String, Failure> {
     let words = editor()?;
     let Some((program, options)) = words.split_first() else {
         return Err(Failure::because("EDITOR names no program"));
     };
     let file = Scratch::write(text, name)
         .map_err(|source| Failure::because(format!("cannot write a file for the editor: {source}")))?;
-    let ended = Command::new(program).args(options).arg(&file.path).status();
+    let mut command = Command::new(program);
+    command.args(options).arg(&file.path);
+    let ended = output.terminal().lent(|| command.status());
     let ended = ended.map_err(|source| {
         Failure::because(format!("cannot start the editor {}: {source}", program.to_string_lossy()))
     })?;
@@ -79,7 +81,8 @@ pub(super) fn show_diff(output: &mut Output, lines: &[String]) {
         return;
     }
     let text = lines.iter().map(|line| coloured(line)).collect::<Vec<_>>().join("\n");
-    if output.height().is_some_and(|height| lines.len() >= height) && paged(&text) {
+    if output.height().is_some_and(|height| lines.len() >= height) && output.terminal().lent(|| paged(&text))
+    {
         return;
     }
     output.say(&text);

@@ -18,12 +18,12 @@ pub(super) async fn run(
     options: &FlushArguments,
 ) -> Result<(), Failure> {
     let Some((target, members)) = options.words.split_last() else {
-        return Err(Failure::because("say what to withdraw: restart or switchover"));
+        return Err(Failure::Usage("say what to withdraw: restart or switchover".to_owned()));
     };
     match target.as_str() {
         "restart" => restarts(output, sources, client, options, members).await,
         "switchover" => switchover(output, sources, client, options).await,
-        other => Err(Failure::because(format!(
+        other => Err(Failure::Usage(format!(
             "{other:?} cannot be withdrawn: the last word has to be restart or switchover"
         ))),
     }

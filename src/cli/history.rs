@@ -30,7 +30,7 @@ pub(super) async fn run(
     ];
     let cell = |row: &Value, place: usize| row.get(place).cloned().unwrap_or(Value::Null);
     let rows = rows.iter().map(|row| (0..columns.len()).map(|place| cell(row, place)).collect()).collect();
-    let table = Table { title: String::new(), columns, rows, has_rules: false };
+    let table = Table { title: String::new(), columns, rows, keeps_empty: false };
     output.say(&table.in_format(options.format));
     Ok(())
 }

@@ -175,6 +175,7 @@ pub(super) fn member(
     let get = |path: &str| status.pointer(path).cloned().unwrap_or(Value::Null);
     put("state", get("/state"));
     put("role", get("/role"));
+    put("proxy_url", get("/pgherd/proxy_url"));
     put("version", get("/patroni/version"));
     let shown = tags(status.get("tags").and_then(Value::as_object).unwrap_or(&known));
     if !shown.is_empty() {
@@ -295,11 +296,15 @@ mod tests {
         let status = json!({
             "state": "running", "role": "replica", "timeline": 3, "replication_state": "streaming",
             "xlog": {"received_location": 10, "replayed_location": 8}, "patroni": {"version": "1.0"},
+            "pgherd": {"proxy_url": "postgres://proxy:6432/postgres"},
         });
         let alive = member(&state, "c", Some(&status), "").expect("a key");
-        for (name, value) in
-            [("state", json!("running")), ("xlog_location", json!(10)), ("replay_lsn", json!(8))]
-        {
+        for (name, value) in [
+            ("state", json!("running")),
+            ("xlog_location", json!(10)),
+            ("replay_lsn", json!(8)),
+            ("proxy_url", json!("postgres://proxy:6432/postgres")),
+        ] {
             assert_eq!(alive.get(name), Some(&value), "{alive}");
         }
         assert_eq!(alive.get("tags"), None);

@@ -8,7 +8,7 @@ use super::arguments::{Format, ListArguments};
 use super::client::Client;
 use super::cluster::{self, Cluster, Member};
 use super::config::Sources;
-use super::moment::local_time;
+use super::moment::{SECOND, local_time};
 use super::output::Output;
 use super::table::{Column, Table, flow};
 use super::{Failure, topology, watch};
@@ -58,7 +58,7 @@ pub(super) async fn run(
     watch::pages(output, arguments.watch, async || {
         let pages = found(sources, client, &scopes, arguments.format.into(), arguments.extended).await?;
         Ok(match arguments.timestamp {
-            true => format!("{}\n{pages}", local_time("%Y-%m-%d %H:%M:%S")),
+            true => format!("{}\n{pages}", local_time(SECOND)),
             false => pages,
         })
     })
@@ -121,7 +121,6 @@ fn table(cluster: &Cluster, style: Style, is_extended: bool) -> Table {
     };
     let rows = members.iter().map(|(depth, member)| usual_cells(cluster, *depth, member, has_port));
     let mut rows: Vec<Vec<Value>> = rows.collect();
-    let mut has_rules = false;
     for (key, cell) in extra_columns(style) {
         let cells: Vec<Value> = members.iter().map(|(_, member)| cell(member)).collect();
         let is_empty = cells
@@ -130,13 +129,12 @@ fn table(cluster: &Cluster, style: Style, is_extended: bool) -> Table {
         if is_empty && !is_extended {
             continue;
         }
-        has_rules |= style == Style::Pretty && (key == "Tags" || key == "Pending restart reason");
         columns.push(left(key));
         for (row, cell) in rows.iter_mut().zip(cells) {
             row.push(cell);
         }
     }
-    Table { title: title(cluster), columns, rows, has_rules }
+    Table { title: title(cluster), columns, rows, keeps_empty: false }
 }
 
 fn title(cluster: &Cluster) -> String {

@@ -16,6 +16,7 @@ mod edit_config;
 mod editor;
 mod flush;
 mod history;
+mod interrupt;
 mod keys;
 mod list;
 mod moment;
@@ -60,8 +61,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&mut output, &error),
     };
+    let terminal = output.terminal();
+    interrupt::run_abortable(&terminal, move || carry_out(&mut output, &arguments))
+}
+
+fn carry_out(output: &mut Output, arguments: &Arguments) -> ExitCode {
     let done = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(perform(&mut output, &arguments)),
+        Ok(runtime) => runtime.block_on(perform(output, arguments)),
         Err(source) => Err(Failure::Error(anyhow::anyhow!("cannot start: {source}"))),
     };
     match done {
@@ -75,6 +81,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             output.complain(&format!("Error: {error:#}"));
             ExitCode::FAILURE
         }
+        Err(Failure::Usage(why)) => {
+            output.complain(&format!("Error: {why}"));
+            ExitCode::from(USAGE)
+        }
         Err(Failure::Untold(why)) => {
             output.complain(&format!("Error: {why}"));
             ExitCode::from(UNTOLD)
@@ -82,6 +92,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// A wrong command line.
+const USAGE: u8 = 2;
 /// Nobody can tell: neither that there is something nor that there is nothing.
 const UNTOLD: u8 = 3;
 
@@ -90,7 +102,7 @@ fn usage(output: &mut Output, error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     if error.use_stderr() {
         output.complain(text.trim_end());
-        return ExitCode::from(2);
+        return ExitCode::from(USAGE);
     }
     output.say(text.trim_end());
     ExitCode::SUCCESS
@@ -108,6 +120,9 @@ async fn perform(output: &mut Output, arguments: &Arguments) -> Result<(), Failu
         return completions::manual(output, &options.directory);
     }
     let common = &arguments.common;
+    if let Some(group) = common.group {
+        output.complain(&format!("Warning: --group {group} has no effect: there are no Citus groups"));
+    }
     let mut sources = Sources::read(common.config_file.as_deref(), common.dcs_url.as_deref())?;
     if common.insecure {
         sources.tls.checks = Checks::Nothing;
@@ -162,6 +177,8 @@ enum Failure {
     Aborted,
     /// To be said.
     Error(anyhow::Error),
+    /// To be said: the command line is wrong.
+    Usage(String),
     /// To be said: nobody can tell what was asked for.
     Untold(String),
 }

@@ -12,6 +12,8 @@ use super::output::Output;
 
 /// As patronictl prints moments: local time with five digits of the second.
 pub(super) const MOMENT: &str = "%Y-%m-%d %H:%M:%S%.5f";
+/// The same without the fraction.
+pub(super) const SECOND: &str = "%Y-%m-%d %H:%M:%S";
 
 /// This machine's time in its zone.
 pub(super) fn local_time(format: &str) -> String {

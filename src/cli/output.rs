@@ -1,10 +1,10 @@
 //! The only place of the tool that prints and asks.
 
 use std::io::{BufRead, IsTerminal, Read, Write};
-
-use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use std::sync::Arc;
 
 use super::Failure;
+use super::interrupt::Terminal;
 
 /// Longer lines are hard to read.
 const WIDEST: usize = 100;
@@ -13,11 +13,18 @@ const NARROWEST: usize = 40;
 
 /// The terminal, or what stands in its place. A reader that went away (`| head`) is no error.
 #[derive(Debug, Default)]
-pub(super) struct Output {}
+pub(super) struct Output {
+    terminal: Arc<Terminal>,
+}
 
 impl Output {
     pub(super) fn new() -> Self {
-        Self {}
+        Self::default()
+    }
+
+    /// What Ctrl-C has to know.
+    pub(super) fn terminal(&self) -> Arc<Terminal> {
+        Arc::clone(&self.terminal)
     }
 
     /// A line, or several, on standard output.
@@ -47,7 +54,7 @@ impl Output {
     pub(super) fn progress(&mut self, text: &str) {
         if self.is_terminal() {
             let columns = rustix::termios::tcgetwinsize(rustix::stdio::stdout());
-            let columns = columns.map_or(NARROWEST, |size| usize::from(size.ws_col));
+            let columns = columns.map_or(0, |size| usize::from(size.ws_col)).max(NARROWEST);
             let text: String = text.chars().take(columns.saturating_sub(1)).collect();
             self.write(&format!("\r\x1b[K{text}"));
         }
@@ -96,18 +103,11 @@ impl Output {
     /// Asks for a text that the terminal does not show.
     pub(super) fn ask_hidden(&mut self, question: &str) -> Result<String, Failure> {
         self.write(&format!("{question}: "));
-        let shown = tcgetattr(rustix::stdio::stdin()).ok();
-        if let Some(shown) = &shown {
-            let mut hidden = shown.clone();
-            hidden.local_modes.remove(LocalModes::ECHO);
-            if let Err(why) = tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, &hidden) {
-                return Err(Failure::because(format!("cannot hide what is typed: {why}")));
-            }
-        }
+        let cannot = |why| Failure::because(format!("cannot hide what is typed: {why}"));
+        let is_hidden = self.terminal.hide().map_err(cannot)?;
         let line = self.read_line();
-        if let Some(shown) = &shown {
-            // Where the terminal went away there is nothing to set right.
-            tcsetattr(rustix::stdio::stdin(), OptionalActions::Flush, shown).ok();
+        if is_hidden {
+            self.terminal.show();
             self.write("\n");
         }
         line.map(|line| line.trim_end_matches(['\r', '\n']).to_owned())

@@ -9,7 +9,7 @@ use super::arguments::{Format, QueryArguments};
 use super::client::Client;
 use super::config::Sources;
 use super::dsn::{address, find, refuse_both};
-use super::moment::{MOMENT, local_time};
+use super::moment::{SECOND, local_time};
 use super::output::Output;
 use super::table::{Column, Table};
 use super::{Failure, cluster};
@@ -45,8 +45,8 @@ pub(super) async fn run(
     let scope = sources.scope_or(options.scope.as_deref())?;
     loop {
         let answer = ask(sources, client, options, &scope, &sql, password.as_deref()).await;
-        let seconds = options.watch.seconds();
-        if seconds.is_some() {
+        let pause = options.watch.pause();
+        if pause.is_some() {
             output.clear();
         }
         let done = match answer {
@@ -57,7 +57,7 @@ pub(super) async fn run(
                 Ok(())
             }
             Err(Trouble::Row { text, detail }) => {
-                output.say(&format!("{}{}{text}", local_time(MOMENT), options.delimiter));
+                output.say(&format!("{}{}{text}", local_time(SECOND), options.delimiter));
                 if let Some(detail) = detail {
                     output.complain(&detail);
                 }
@@ -65,12 +65,11 @@ pub(super) async fn run(
             }
             Err(Trouble::Failure(failure)) => Err(failure),
         };
-        match (seconds, done) {
-            (None, done) => return done,
-            (Some(_), Err(Failure::Error(error))) => output.say(&format!("Error: {error:#}")),
-            (Some(_), _) => {}
+        let Some(pause) = pause else { return done };
+        if let Err(Failure::Error(error)) = done {
+            output.say(&format!("Error: {error:#}"));
         }
-        tokio::time::sleep(Duration::from_secs(seconds.unwrap_or_default())).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -203,7 +202,7 @@ fn table(rows: Rows) -> Table {
         key: name.into(),
         is_right: kind == ColumnKind::Number,
     };
-    Table { columns: columns.into_iter().map(column).collect(), rows, ..Table::default() }
+    Table { columns: columns.into_iter().map(column).collect(), rows, keeps_empty: true, ..Table::default() }
 }
 
 fn value(text: Option<String>, kind: ColumnKind) -> Value {

@@ -8,9 +8,8 @@ use super::client::Client;
 use super::cluster::Cluster;
 use super::config::Sources;
 use super::output::Output;
-use super::table::{Column, Table};
+use super::table::{Column, Table, yaml_object};
 use super::{Failure, cluster, settings};
-use crate::config::to_yaml;
 
 /// A revision of the settings, as `/config/history` shows it.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,19 +48,7 @@ pub(super) async fn run(
 
 /// As YAML with sorted keys.
 pub(super) fn as_text(settings: &Map<String, Value>) -> String {
-    to_yaml(&sorted(&Value::Object(settings.clone())))
-}
-
-fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let mut pairs: Vec<(&String, &Value)> = map.iter().collect();
-            pairs.sort_by_key(|(key, _)| *key);
-            Value::Object(pairs.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect())
-        }
-        Value::Array(items) => items.iter().map(sorted).collect(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
-    }
+    yaml_object(&Value::Object(settings.clone()))
 }
 
 /// The revisions that are kept, the oldest first.
@@ -80,6 +67,6 @@ fn table(revisions: &[Revision]) -> Table {
         title: String::new(),
         columns: vec![column("Revision", true), column("Timestamp", false), column("Changed by", false)],
         rows: revisions.iter().map(row).collect(),
-        has_rules: false,
+        keeps_empty: false,
     }
 }

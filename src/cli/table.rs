@@ -1,11 +1,15 @@
 //! Tables: the same rows as a drawing, as tab-separated values, as JSON and as YAML.
 
 use std::borrow::Cow;
+use std::io::{self, Write};
 
 use pgherd_raft::yaml;
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
 use serde_json::{Map, Value};
 
 use super::arguments::Format;
+use crate::config::to_yaml;
 
 /// A column.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +36,8 @@ pub(super) struct Table {
     pub(super) title: String,
     pub(super) columns: Vec<Column>,
     pub(super) rows: Vec<Vec<Value>>,
-    /// Draw a line between rows: cells have several lines.
-    pub(super) has_rules: bool,
+    /// JSON and YAML have the empty cells as well.
+    pub(super) keeps_empty: bool,
 }
 
 impl Table {
@@ -75,8 +79,10 @@ impl Table {
         let is_right: Vec<bool> = drawn.iter().map(|(_, column, _)| column.is_right).collect();
         out.extend(draw(&titles, &widths, &is_right));
         out.push(rule.clone());
+        // Rows of several lines would run into each other.
+        let has_rules = rows.iter().flatten().any(|cell| cell.len() > 1);
         for (number, row) in rows.iter().enumerate() {
-            if self.has_rules && number > 0 {
+            if has_rules && number > 0 {
                 out.push(rule.clone());
             }
             out.extend(draw(row, &widths, &is_right));
@@ -108,7 +114,7 @@ impl Table {
 
     /// An array of objects; empty cells are left out.
     pub(super) fn json(&self) -> String {
-        Value::Array(self.objects()).to_string()
+        spaced(&Value::Array(self.objects()))
     }
 
     /// A list of maps with sorted keys; empty cells are left out.
@@ -118,7 +124,8 @@ impl Table {
 
     fn objects(&self) -> Vec<Value> {
         let object = |row: &Vec<Value>| {
-            let pairs = self.columns.iter().zip(row).filter(|(_, value)| !is_empty(value));
+            let pairs =
+                self.columns.iter().zip(row).filter(|(_, value)| self.keeps_empty || !is_empty(value));
             Value::Object(
                 pairs.map(|(column, value)| (column.key.clone().into_owned(), value.clone())).collect(),
             )
@@ -127,20 +134,46 @@ impl Table {
     }
 }
 
-/// A list of objects as YAML.
-pub(super) fn yaml_list(objects: &[Value]) -> String {
-    let mut out = String::new();
-    for object in objects {
-        let block = yaml_block(object, 1);
-        out.push_str("- ");
-        out.push_str(block.trim_start());
+/// JSON in one line with blanks behind commas and colons, as scripts around patronictl look for it.
+fn spaced(value: &Value) -> String {
+    struct Spaced;
+    impl Formatter for Spaced {
+        fn begin_array_value<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+            writer.write_all(if first { b"" } else { b", " })
+        }
+        fn begin_object_key<W: ?Sized + Write>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+            writer.write_all(if first { b"" } else { b", " })
+        }
+        fn begin_object_value<W: ?Sized + Write>(&mut self, writer: &mut W) -> io::Result<()> {
+            writer.write_all(b": ")
+        }
     }
-    if out.is_empty() { "[]\n".to_owned() } else { out }
+    let mut text = Vec::new();
+    let written = value.serialize(&mut Serializer::with_formatter(&mut text, Spaced));
+    let text = written.ok().and_then(|()| String::from_utf8(text).ok());
+    text.unwrap_or_else(|| value.to_string())
 }
 
-/// An object as YAML.
+/// A list of objects as YAML with sorted keys.
+pub(super) fn yaml_list(objects: &[Value]) -> String {
+    to_yaml(&objects.iter().map(in_order).collect())
+}
+
+/// An object as YAML with sorted keys.
 pub(super) fn yaml_object(object: &Value) -> String {
-    yaml_block(object, 0)
+    to_yaml(&in_order(object))
+}
+
+/// With the keys of every map sorted.
+fn in_order(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let pairs = sorted(map).into_iter();
+            Value::Object(pairs.map(|(key, value)| (key.clone(), in_order(value))).collect())
+        }
+        Value::Array(items) => items.iter().map(in_order).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -180,7 +213,7 @@ fn draw(row: &[Vec<String>], widths: &[usize], is_right: &[bool]) -> Vec<String>
 fn lines(value: Option<&Value>) -> Vec<String> {
     let text = match value {
         None => String::new(),
-        Some(object @ Value::Object(map)) if !map.is_empty() => yaml_block(object, 0),
+        Some(object @ Value::Object(map)) if !map.is_empty() => yaml_object(object),
         Some(other) => flow(other),
     };
     text.lines().map(str::to_owned).collect()
@@ -209,29 +242,6 @@ fn flow_item(value: &Value) -> String {
         Value::Null => "null".to_owned(),
         Value::String(text) => scalar(text),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => flow(value),
-    }
-}
-
-/// A map or a scalar as YAML in block style; every line ends with a newline.
-fn yaml_block(value: &Value, depth: usize) -> String {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(map) if !map.is_empty() => sorted(map)
-            .iter()
-            .map(|(key, value)| match value {
-                Value::Object(inner) if !inner.is_empty() => {
-                    format!("{indent}{}:\n{}", scalar(key), yaml_block(value, depth + 1))
-                }
-                Value::Object(_) => format!("{indent}{}: {{}}\n", scalar(key)),
-                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-                    format!("{indent}{}: {}\n", scalar(key), flow_item(value))
-                }
-            })
-            .collect(),
-        Value::Object(_) => format!("{indent}{{}}\n"),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            format!("{indent}{}\n", flow_item(value))
-        }
     }
 }
 
@@ -283,7 +293,7 @@ mod tests {
                 vec![json!("demo"), json!("a"), json!(12), json!({"b": true, "a": "true"})],
                 vec![json!("demo"), json!("long-name"), Value::Null, json!({})],
             ],
-            has_rules: true,
+            keeps_empty: false,
         }
     }
 
@@ -304,6 +314,24 @@ mod tests {
     }
 
     #[test]
+    fn rows_of_one_line_have_no_rules_between_them() {
+        let mut table = table();
+        table.rows.iter_mut().for_each(|row| drop(row.pop()));
+        table.columns.pop();
+        assert_eq!(table.pretty().lines().filter(|line| line.starts_with("+-")).count(), 2);
+    }
+
+    #[test]
+    fn empty_cells_are_kept_where_they_are_data() {
+        let mut table = table();
+        table.keeps_empty = true;
+        assert!(
+            table.json().ends_with(r#"{"Cluster": "demo", "Member": "long-name", "TL": null, "Tags": {}}]"#)
+        );
+        assert!(table.yaml().ends_with("- Cluster: demo\n  Member: long-name\n  TL: null\n  Tags: {}\n"));
+    }
+
+    #[test]
     fn as_data() {
         assert_eq!(
             table().tsv("\t"),
@@ -311,8 +339,8 @@ mod tests {
         );
         assert_eq!(
             table().json(),
-            "[{\"Cluster\":\"demo\",\"Member\":\"a\",\"TL\":12,\"Tags\":{\"b\":true,\"a\":\"true\"}},\
-             {\"Cluster\":\"demo\",\"Member\":\"long-name\"}]"
+            "[{\"Cluster\": \"demo\", \"Member\": \"a\", \"TL\": 12, \"Tags\": {\"b\": true, \"a\": \"true\"}}, \
+             {\"Cluster\": \"demo\", \"Member\": \"long-name\"}]"
         );
         assert_eq!(
             table().yaml(),

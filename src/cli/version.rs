@@ -31,13 +31,17 @@ pub(super) async fn of_members(
         }
     }
     let wanted = |member: &&Member| arguments.members.is_empty() || arguments.members.contains(&member.name);
+    let mut has_failed = false;
     for member in cluster.members.iter().filter(wanted) {
         match ask(client, member).await {
             Ok(versions) => output.say(&format!("{}: {versions}", member.name)),
-            Err(why) => output.say(&format!("{}: failed to get version: {why}", member.name)),
+            Err(why) => {
+                has_failed = true;
+                output.say(&format!("{}: failed to get version: {why}", member.name));
+            }
         }
     }
-    Ok(())
+    if has_failed { Err(Failure::Told) } else { Ok(()) }
 }
 
 async fn ask(client: &Client, member: &Member) -> Result<String, String> {

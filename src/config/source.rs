@@ -75,6 +75,11 @@ impl Source {
     /// # Errors
     /// It is no YAML.
     pub fn tree(&self) -> Result<Node, ConfigErrors> {
+        let name = match &self.origin {
+            Origin::Path(path) => path.display().to_string(),
+            Origin::Variable(name) => (*name).to_owned(),
+            Origin::Variables(_) => "the environment".to_owned(),
+        };
         let variables = environment::variables();
         let whole = |root: &Node, _: &Report| Some(root.clone());
         let none = Environment::new();
@@ -87,7 +92,7 @@ impl Source {
             Origin::Variable(name) => (self.environment.get(*name).cloned().unwrap_or_default(), &none),
             Origin::Variables(_) => (String::new(), &self.environment),
         };
-        super::tree("the configuration", &text, environment)
+        super::tree(&name, &text, environment)
     }
 
     fn read_variables(&self, path: Option<&Path>) -> Result<(Config, Vec<Warning>), ConfigErrors> {
@@ -167,12 +172,20 @@ impl Config {
         keep("namespace", self.namespace != running.namespace);
         keep("name", self.name != running.name);
         keep("raft", self.raft != running.raft);
+        let had_tls = running.restapi.tls.certfile.is_some();
+        let switches_tls = self.restapi.tls.certfile.is_some() != had_tls;
+        keep("restapi.certfile", switches_tls);
+        keep("restapi.listen", self.restapi.listen != running.restapi.listen);
         keep("postgresql.data_dir", self.postgresql.data_dir != running.postgresql.data_dir);
         keep("postgresql.config_dir", self.postgresql.config_dir != running.postgresql.config_dir);
         self.scope.clone_from(&running.scope);
         self.namespace.clone_from(&running.namespace);
         self.name.clone_from(&running.name);
         self.raft.clone_from(&running.raft);
+        self.restapi.listen.clone_from(&running.restapi.listen);
+        if switches_tls {
+            self.restapi.tls.clone_from(&running.restapi.tls);
+        }
         self.postgresql.data_dir.clone_from(&running.postgresql.data_dir);
         self.postgresql.config_dir.clone_from(&running.postgresql.config_dir);
         (self, waiting)
