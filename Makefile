@@ -26,11 +26,14 @@ bench: toolchain tools
 	@$(CARGO) build --release --locked --workspace --bins --example bench
 	@exec $(TARGET)/release/examples/bench $(BENCH_ARGS)
 
-# Manual pages of pgherdctl: MAN_DIR says where, else into `man` beside the build.
+# Manual pages of all programs: MAN_DIR says where, else into `man` beside the build.
 MAN_DIR ?= $(TARGET)/man
 man: toolchain
 	@mkdir -p $(MAN_DIR)
-	@$(CARGO) run --locked --quiet --bin pgherdctl -- man $(MAN_DIR)
+	@$(CARGO) build --locked --quiet --workspace --bins
+	@$(TARGET)/debug/pgherdctl man $(MAN_DIR)
+	@$(TARGET)/debug/pgherd --man > $(MAN_DIR)/pgherd.1
+	@$(TARGET)/debug/pgherd-witness --man > $(MAN_DIR)/pgherd-witness.1
 
 verify: toolchain
 	$(CARGO) fmt --all --check

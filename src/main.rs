@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use pgherd::config::{Environment, Source, process_environment};
 use pgherd_raft::again::StartAgain;
 use pgherd_raft::telemetry::{self, TelemetryError};
 
 /// Makes PostgreSQL highly available with consensus built in: one daemon a node, no external store.
 #[derive(Debug, Parser)]
-#[command(name = "pgherd", version)]
+#[command(name = "pgherd", version, after_long_help = AFTERWORD)]
 struct Arguments {
     /// The configuration: Patroni's YAML with a `raft` section, a file or a directory of them. The environment (PATRONI_*,
     /// PGHERD_*) is laid over it. Without it the environment is the configuration. When one is generated: where to write it.
@@ -34,7 +34,21 @@ struct Arguments {
     /// With --generate-config: how to connect, as libpq's connection string or URI. Otherwise PGHOST and the like.
     #[arg(long, requires = "generate_config")]
     dsn: Option<String>,
+    /// Print the manual page, and end.
+    #[arg(long, group = "mode", hide = true)]
+    man: bool,
 }
+
+/// What is to be known beside the options.
+const AFTERWORD: &str = "\
+Signals: SIGTERM and SIGINT end the daemon: PostgreSQL is shut down, a primary hands over, and the node's vote is given back; \
+while the cluster is paused PostgreSQL goes on. SIGHUP: the configuration is read again.
+
+Exit status: 0 after an end that was asked for, and when what was asked for was done; 1 when the configuration is wrong or the \
+daemon cannot go on; 5 when the log cannot be written.
+
+Environment: PATRONI_CONFIGURATION holds a whole configuration, and PATRONI_SCOPE, PATRONI_RESTAPI_LISTEN and the like one \
+key each; the same with PGHERD_ win over them. PG_MALLOC_ARENA_MAX becomes MALLOC_ARENA_MAX of PostgreSQL.";
 
 /// Where lines go below `log.dir`: what collects logs knows Patroni's name.
 const LOG_FILE: &str = "patroni.log";
@@ -48,7 +62,11 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == "guard") {
         return pgherd::guard::run(args);
     }
-    let code = match daemon(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    if arguments.man {
+        return manual();
+    }
+    let code = match daemon(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<StartAgain>() => {
             telemetry::report("pgherd", &error.context(StartAgain::exec()));
@@ -61,6 +79,11 @@ fn main() -> ExitCode {
     };
     telemetry::finish();
     code
+}
+
+fn manual() -> ExitCode {
+    let page = clap_mangen::Man::new(Arguments::command());
+    if page.render(&mut std::io::stdout()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn daemon(arguments: &Arguments) -> anyhow::Result<()> {

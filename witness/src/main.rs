@@ -2,11 +2,11 @@
 
 mod config;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use config::Config;
 use pgherd_raft::again::StartAgain;
 use pgherd_raft::config::process_environment;
@@ -25,17 +25,31 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A voter of pgherd clusters without PostgreSQL.
 #[derive(Debug, Parser)]
-#[command(name = "pgherd-witness", version)]
+#[command(name = "pgherd-witness", version, after_long_help = AFTERWORD)]
 struct Arguments {
     /// The configuration: YAML with `scopes`, `name` and `raft`. The environment (PATRONI_*, PGHERD_*) is laid over it.
-    config: PathBuf,
+    #[arg(required_unless_present = "man")]
+    config: Option<PathBuf>,
     /// Check the configuration, report every mistake, and end.
     #[arg(long)]
     validate_config: bool,
+    /// Print the manual page, and end.
+    #[arg(long, hide = true)]
+    man: bool,
 }
 
+/// What is to be known beside the options.
+const AFTERWORD: &str = "\
+Signals: SIGTERM and SIGINT end the witness, which gives its votes back before.
+
+Exit status: 0 after an end that was asked for, 1 when the configuration is wrong or the witness cannot go on.";
+
 fn main() -> ExitCode {
-    let code = match witness(&Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let Some(config) = arguments.config.as_deref().filter(|_| !arguments.man) else {
+        return manual();
+    };
+    let code = match witness(config, arguments.validate_config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<StartAgain>() => {
             telemetry::report("pgherd-witness", &error.context(StartAgain::exec()));
@@ -50,13 +64,18 @@ fn main() -> ExitCode {
     code
 }
 
-fn witness(arguments: &Arguments) -> anyhow::Result<()> {
-    let (config, warnings) = Config::load(&arguments.config, &process_environment())?;
+fn manual() -> ExitCode {
+    let page = clap_mangen::Man::new(Arguments::command());
+    if page.render(&mut std::io::stdout()).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn witness(file: &Path, is_check: bool) -> anyhow::Result<()> {
+    let (config, warnings) = Config::load(file, &process_environment())?;
     telemetry::start(&config.log, LOG_FILE)?;
     for warning in &warnings {
         warn!("{warning}");
     }
-    if arguments.validate_config {
+    if is_check {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
