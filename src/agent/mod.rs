@@ -376,6 +376,7 @@ impl Agent {
         Arc::new(View {
             scope: self.parts.scope.clone(),
             member: self.parts.member.clone(),
+            proxy_url: self.parts.policy.proxy_url(),
             observation: observation.clone(),
             decision: decision.clone(),
             consensus_seen: self.consensus_seen,

@@ -1,7 +1,7 @@
 //! The settings as decisions and PostgreSQL need them: the cluster's document over this node's configuration.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgherd_raft::model::{Revision, Settings as ClusterSettings};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::config::{self, Config, Effective, Problem, SynchronousMode, effective_parameters};
+use crate::config::{self, Adjusted, Config, Effective, Problem, SynchronousMode, effective_parameters};
 use crate::ha::{CommitWaitsFor, Policy, SyncMode, SyncPolicy};
 use crate::postgres::{self, BootstrapUser, Credentials, Secret};
 
@@ -25,6 +25,9 @@ pub struct PolicySource {
     effective: Effective,
     /// What a cluster without settings gets from this node.
     first: Value,
+    /// What was said of the settings, and of the parameters in them: it is said once.
+    told: Vec<String>,
+    told_of_parameters: Mutex<Vec<Adjusted>>,
 }
 
 impl PolicySource {
@@ -38,7 +41,9 @@ impl PolicySource {
             (None, None) => Value::Object(serde_json::Map::new()),
         };
         let (effective, _) = config.effective(&first);
-        Self { configs, config, major, revision: Revision(0), document: first.clone(), effective, first }
+        let (revision, document) = (Revision(0), first.clone());
+        let (told, told_of_parameters) = (Vec::new(), Mutex::default());
+        Self { configs, config, major, revision, document, effective, first, told, told_of_parameters }
     }
 
     /// Takes other settings in; true: they changed.
@@ -51,9 +56,11 @@ impl PolicySource {
             Value::Null
         });
         self.revision = settings.revision;
-        for problem in self.combine() {
+        let problems: Vec<String> = self.combine().iter().map(ToString::to_string).collect();
+        for problem in problems.iter().filter(|problem| !self.told.contains(problem)) {
             warn!("the cluster's settings, revision {}: {problem}", settings.revision);
         }
+        self.told = problems;
         true
     }
 
@@ -82,6 +89,12 @@ impl PolicySource {
         self.configs.mark_changed();
     }
 
+    /// How clients reach this node's PostgreSQL otherwise than by its address.
+    pub(super) fn proxy_url(&self) -> Option<String> {
+        let proxy = self.config.postgresql.proxy_address.as_ref()?;
+        Some(format!("postgres://{proxy}/{}", self.effective.postgresql.database))
+    }
+
     /// This node's configuration.
     pub fn config(&self) -> &Arc<Config> {
         &self.config
@@ -105,6 +118,7 @@ impl PolicySource {
             loop_wait: d.loop_wait,
             retry_timeout: d.retry_timeout,
             maximum_lag_on_failover: d.maximum_lag_on_failover,
+            check_timeline: d.check_timeline,
             primary_start_timeout: d.primary_start_timeout,
             primary_stop_timeout: d.primary_stop_timeout,
             restores_alone: self.effective.postgresql.restores_alone(),
@@ -174,12 +188,16 @@ impl PolicySource {
             &cluster.parameters,
             &local.parameters,
         );
-        for adjusted in adjusted.iter().filter(|_| warns) {
-            warn!("{}", adjusted.why);
+        if warns {
+            let mut told = self.told_of_parameters.lock().unwrap_or_else(PoisonError::into_inner);
+            for adjusted in adjusted.iter().filter(|adjusted| !told.contains(adjusted)) {
+                warn!("{}", adjusted.why);
+            }
+            *told = adjusted;
         }
         let first_hba = bootstrap.map(|boot| boot.pg_hba.clone());
         let name = self.config.name.as_str();
-        let options = |options: &[config::ToolOption]| {
+        let options = |options: &[config::ToolOption]| -> Vec<(String, Option<String>)> {
             options.iter().map(|option| (option.name.clone(), option.value.clone())).collect()
         };
         postgres::Settings {
@@ -204,7 +222,10 @@ impl PolicySource {
             initdb: bootstrap.map(|boot| options(&boot.initdb)).unwrap_or_default(),
             users: bootstrap.map(|boot| boot.users.iter().map(user).collect()).unwrap_or_default(),
             post_bootstrap: bootstrap.and_then(|boot| boot.post_bootstrap.clone()),
-            basebackup: options(&shared.basebackup),
+            basebackup: options(&shared.basebackup)
+                .into_iter()
+                .filter(|(name, _)| name != "compress" || self.major == 0 || self.major >= COMPRESSES_SINCE)
+                .collect(),
             replica_methods: shared.replica_methods_in_order().map(replica_method).collect(),
             pre_promote: shared.pre_promote.clone(),
             before_stop: shared.before_stop.clone(),
@@ -234,6 +255,8 @@ fn secret(secret: &config::Secret) -> Secret {
 /// The versions of PostgreSQL which brought some of libpq's words; an older libpq refuses them.
 const NEWER_OPTIONS: [(&str, u32); 4] =
     [("gssencmode", 12), ("channel_binding", 13), ("sslcrldir", 14), ("sslnegotiation", 17)];
+/// PostgreSQL's server compresses for pg_basebackup since then; what the program itself compresses are no plain files.
+const COMPRESSES_SINCE: u32 = 15;
 const SSLPASSWORD_SINCE: u32 = 13;
 
 fn credentials(of: &config::Credentials, major: u32) -> Credentials {

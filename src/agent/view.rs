@@ -16,6 +16,8 @@ pub struct View {
     pub scope: String,
     /// This node as its configuration describes it: known before the group lets it in.
     pub member: Member,
+    /// How clients reach it otherwise, if the configuration says so (`postgresql.proxy_address`), with the database.
+    pub proxy_url: Option<String>,
     /// What was seen.
     pub observation: Observation,
     /// What was decided.

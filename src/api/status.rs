@@ -116,6 +116,9 @@ fn explanation(standing: &Standing) -> Value {
         "because": decision.because,
         "epoch": standing.view.observation.cluster.lease.epoch,
     });
+    if let (Some(url), Some(object)) = (&standing.view.proxy_url, explanation.as_object_mut()) {
+        object.insert("proxy_url".to_owned(), json!(url));
+    }
     if let (Some(waiting), Some(object)) = (&decision.waiting_for, explanation.as_object_mut()) {
         object.insert("waiting_for".to_owned(), json!(waiting));
     }

@@ -147,6 +147,7 @@ fn policy() -> Policy {
         loop_wait: Duration::from_secs(10),
         retry_timeout: Duration::from_secs(10),
         maximum_lag_on_failover: 1024 * 1024,
+        check_timeline: false,
         primary_start_timeout: Duration::from_secs(300),
         primary_stop_timeout: None,
         has_pre_promote: false,
@@ -173,6 +174,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
     View {
         scope: "demo".to_owned(),
         member: member(number),
+        proxy_url: None,
         observation: Observation {
             now,
             me: MemberId(number),

@@ -122,6 +122,10 @@ fn fitness<'a>(
     }
     let position = report.position.ok_or("does not know its WAL position")?;
     if let Some(last) = last_known {
+        if o.policy.check_timeline && position.timeline < last.timeline {
+            let (own, last) = (position.timeline, last.timeline);
+            return Err(format!("is on timeline {own}, and the primary was on {last} (check_timeline)"));
+        }
         let lag = last.lsn.bytes_after(position.lsn);
         if position.timeline <= last.timeline && lag > o.policy.maximum_lag_on_failover {
             let limit = o.policy.maximum_lag_on_failover;

@@ -15,6 +15,8 @@ pub struct Policy {
     pub retry_timeout: Duration,
     /// The most bytes a candidate may lie behind the last known position of the primary.
     pub maximum_lag_on_failover: u64,
+    /// No candidate on an older timeline than the primary's.
+    pub check_timeline: bool,
     /// How long a primary may need to start before it gives the lease back; zero: at once.
     pub primary_start_timeout: Duration,
     /// How long a primary may need to stop in synchronous mode before it is stopped at once; none: as long as it takes.

@@ -267,6 +267,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             loop_wait: Duration::from_secs(10),
             retry_timeout: Duration::from_secs(10),
             maximum_lag_on_failover: 1024 * 1024,
+            check_timeline: false,
             primary_start_timeout: Duration::from_secs(300),
             primary_stop_timeout: None,
             has_pre_promote: false,
@@ -802,6 +803,9 @@ impl Script {
         }
         if let Some(has) = args.take_key("pre_promote") {
             self.o.policy.has_pre_promote = has.parse()?;
+        }
+        if let Some(checks) = args.take_key("check_timeline") {
+            self.o.policy.check_timeline = checks.parse()?;
         }
         if let Some(restores) = args.take_key("restores_alone") {
             self.o.policy.restores_alone = restores.parse()?;

@@ -363,6 +363,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
         // In some worlds a primary without promises becomes a replica before its lease ends.
         retry_timeout: Duration::from_secs(if strict { 2 } else { 10 }),
         maximum_lag_on_failover: 1_048_576,
+        check_timeline: false,
         primary_start_timeout: Duration::from_secs(20),
         primary_stop_timeout: None,
         has_pre_promote: false,
