@@ -28,7 +28,8 @@ pub async fn run(source: &Source, binds: bool, prints: bool) -> anyhow::Result<(
         ports(&config, &mut found);
     }
     addresses(&config, &mut found);
-    match installed_major(config.postgresql.shared.bin_dir.as_deref()).await {
+    let shared = &config.postgresql.shared;
+    match installed_major(shared.bin_dir.as_deref(), &shared.bin_names).await {
         Ok(major) => data_dir(&config.postgresql.data_dir, major, &mut found),
         Err(error) => found.push(format!("postgresql.bin_dir: {error}")),
     }
@@ -100,7 +101,8 @@ async fn parameters(config: &Config, found: &mut Vec<String>) {
         let Some(parameters) = parameters.filter(|parameters| !parameters.is_empty()) else { continue };
         // Where it cannot be asked, the missing programs have been told already.
         let asked = in_present_words(parameters);
-        let refused = refused_parameters(own.shared.bin_dir.as_deref(), &asked).await.unwrap_or_default();
+        let refused = refused_parameters(own.shared.bin_dir.as_deref(), &own.shared.bin_names, &asked).await;
+        let refused = refused.unwrap_or_default();
         for refusal in refused {
             let value = parameters.get(&refusal.name).map(String::as_str).unwrap_or_default();
             if refusal.is_unknown {

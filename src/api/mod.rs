@@ -7,8 +7,7 @@
 //! Reading order: [`standing`] (what may be said of this node now), `health` (which path is 200 when), `status`, `cluster`
 //! and `metrics` (the documents), `decisions` (what happened and why), `access` (who may change something), `wish` and
 //! `intent` (switchover and failover), `local` (restart, reload, reinitialize), `failsafe`, `settings` and
-//! `settings_history` (`/config`), `server` and `connections` (the limits), `listening` and `follow` (what a configuration
-//! that is read again changes).
+//! `settings_history` (`/config`), `server` and `connections` (the limits).
 
 mod access;
 mod auth;
@@ -17,7 +16,6 @@ mod cluster;
 mod connections;
 mod decisions;
 mod failsafe;
-mod follow;
 #[cfg(all(fuzzing, not(test)))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
@@ -25,7 +23,6 @@ pub(crate) mod fuzzing;
 mod health;
 mod history;
 mod intent;
-mod listening;
 mod local;
 mod metrics;
 mod operations;
@@ -64,9 +61,7 @@ pub use access::{Allowlist, ApiSettings, Peer};
 pub use auth::Credentials;
 pub use auth::authorization;
 pub use failsafe::{MemberClient, Promises};
-pub use follow::{Followed, follow, to_members};
 pub use intent::Intents;
-pub use listening::{Listening, Mover};
 pub use server::{ApiError, ApiServer, serve};
 pub(crate) use settings::without_secrets;
 

@@ -6,7 +6,7 @@
 use axum::extract::Request;
 use axum::http::StatusCode;
 use pgherd_raft::clock;
-use pgherd_raft::config::{Problem, Severity};
+use pgherd_raft::config::{Problem, Severity, shown_key};
 use pgherd_raft::group::Proposed;
 use pgherd_raft::model::{
     ClusterState, Command, MAX_DOCUMENT_BYTES, MAX_SETTINGS_BY_BYTES, Outcome, Rejection, Revision,
@@ -14,7 +14,7 @@ use pgherd_raft::model::{
 use serde_json::{Map, Value};
 use tracing::info;
 
-use super::reply::{Reply, shown};
+use super::reply::Reply;
 use super::{ApiState, Shared, body};
 use crate::config;
 
@@ -22,6 +22,9 @@ use crate::config;
 const ATTEMPTS: usize = 5;
 /// Keys whose values are secrets, wherever they stand. They belong into the nodes' own files.
 const SECRETS: [&str; 3] = ["password", "sslpassword", "passwd"];
+
+/// It means nothing in the settings, and may hold a password all the same.
+const PRIMARY_CONNINFO: &str = "primary_conninfo";
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,14 +78,8 @@ pub(super) async fn write(api: &ApiState, change: &Change) -> Reply {
             Ok(None) => return told(&state.settings.document),
             Err(refusal) => return refusal,
         };
-        let mut mistakes = next.mistakes;
-        for mistake in postgresqls_mistakes(api, &state, &next.document, change.way).await {
-            if !mistakes.contains(&mistake) {
-                mistakes.push(mistake);
-            }
-        }
-        if !mistakes.is_empty() {
-            return Reply::text(StatusCode::BAD_REQUEST, mistakes.join("\n"));
+        if let Err(refusal) = ask_postgresql(api, &state, &next, change.way).await {
+            return refusal;
         }
         let command = Command::SetSettings {
             expected: next.revision,
@@ -110,14 +107,14 @@ pub(super) async fn write(api: &ApiState, change: &Change) -> Reply {
     Reply::text(StatusCode::CONFLICT, "others changed the settings again and again: ask again")
 }
 
-/// Parameters with which PostgreSQL would not start, as far as it can tell. It is not asked about what stays as it is: most
-/// changes are not about parameters, and some are urgent.
-async fn postgresqls_mistakes(api: &ApiState, state: &ClusterState, next: &str, way: Way) -> Vec<String> {
+/// Refuses parameters with which PostgreSQL would not start, as far as it can tell. It is not asked about what stays as
+/// it is: most changes are not about parameters, and some are urgent.
+async fn ask_postgresql(api: &ApiState, state: &ClusterState, next: &Next, way: Way) -> Result<(), Reply> {
     let read = |document: &str| serde_json::from_str(document).unwrap_or(Value::Null);
-    let (before, after): (Value, Value) = (read(&state.settings.document), read(next));
+    let (before, after): (Value, Value) = (read(&state.settings.document), read(&next.document));
     let parameters = |document: &Value| document.pointer("/postgresql/parameters").cloned();
     if way == Way::Patch && parameters(&before) == parameters(&after) {
-        return Vec::new();
+        return Ok(());
     }
     let mut mistakes = api.parameters.mistakes(&after).await;
     if !mistakes.is_empty() && way == Way::Patch {
@@ -125,7 +122,10 @@ async fn postgresqls_mistakes(api: &ApiState, state: &ClusterState, next: &str, 
         let known = api.parameters.mistakes(&before).await;
         mistakes.retain(|mistake| !known.contains(mistake));
     }
-    mistakes
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    Err(Reply::text(StatusCode::BAD_REQUEST, mistakes.join("\n")))
 }
 
 fn cut(by: &str) -> String {
@@ -150,8 +150,6 @@ struct Next {
     document: String,
     /// The revision which it replaces.
     revision: Revision,
-    /// Why it must not be written.
-    mistakes: Vec<String>,
     /// What whoever asked should know.
     warnings: String,
 }
@@ -181,10 +179,13 @@ fn next(state: &ClusterState, change: &Change) -> Result<Option<Next>, Reply> {
         let texts = found.iter().filter(|(severity, _)| *severity == wanted).map(|(_, text)| text.as_str());
         texts.collect::<Vec<_>>()
     };
-    let mistakes = of(Severity::Error).into_iter().map(str::to_owned).collect();
+    let errors = of(Severity::Error);
+    if !errors.is_empty() {
+        return Err(Reply::text(StatusCode::BAD_REQUEST, errors.join("\n")));
+    }
     let warnings = of(Severity::Warning).join("; ");
     let document = Value::Object(document).to_string();
-    Ok(Some(Next { document, revision: state.settings.revision, mistakes, warnings }))
+    Ok(Some(Next { document, revision: state.settings.revision, warnings }))
 }
 
 pub(super) fn parsed(document: &str) -> Option<Map<String, Value>> {
@@ -220,7 +221,7 @@ fn problems(document: &Map<String, Value>) -> Vec<(Severity, String)> {
     let (_, problems) = config::parse(&Value::Object(document.clone()));
     let said = |problem: &Problem| (problem.severity, problem.to_string());
     let mut problems: Vec<(Severity, String)> = problems.iter().map(said).collect();
-    name_keys(document, "", &mut problems);
+    name_unwanted(document, "", &mut problems);
     problems
 }
 
@@ -228,26 +229,38 @@ fn is_secret(key: &str) -> bool {
     SECRETS.iter().any(|secret| key.eq_ignore_ascii_case(secret))
 }
 
-/// Keys that must not be there, whatever their value.
-fn name_keys(document: &Map<String, Value>, path: &str, problems: &mut Vec<(Severity, String)>) {
+/// Does a connection string have one?
+fn holds_password(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.to_ascii_lowercase().contains("password"))
+}
+
+fn name_unwanted(document: &Map<String, Value>, path: &str, problems: &mut Vec<(Severity, String)>) {
     for (key, value) in document {
-        let path = if path.is_empty() { shown(key) } else { format!("{path}.{}", shown(key)) };
-        if key.chars().any(char::is_control) {
-            problems.push((Severity::Error, format!("{path}: the key has a control character; remove it")));
-        } else if is_secret(key) {
+        let is_odd = |c: char| c.is_control() || matches!(c, '"' | '\'' | '\\' | '`');
+        if key.is_empty() || key.chars().any(is_odd) {
+            let path = if path.is_empty() { "the settings" } else { path };
+            let text =
+                format!("{path}: {:?} is no name of a key; use letters, digits, - and _", shown_key(key));
+            problems.push((Severity::Error, text));
+            continue;
+        }
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        if is_secret(key) || key == PRIMARY_CONNINFO && holds_password(value) {
             let text = format!(
                 "{path}: a password in the settings is shown to everybody; write it into the nodes' configuration files"
             );
             problems.push((Severity::Error, text));
         } else if let Value::Object(inner) = value {
-            name_keys(inner, &path, problems);
+            name_unwanted(inner, &path, problems);
         }
     }
 }
 
 /// What a cluster was founded with may hold a password all the same.
 pub(crate) fn without_secrets(document: &Map<String, Value>) -> Map<String, Value> {
-    let shown = document.iter().filter(|(key, _)| !is_secret(key)).map(|(key, value)| {
+    let is_shown =
+        |key: &str, value: &Value| !(is_secret(key) || key == PRIMARY_CONNINFO && holds_password(value));
+    let shown = document.iter().filter(|(key, value)| is_shown(key, value)).map(|(key, value)| {
         let value = match value.as_object() {
             Some(inner) => Value::Object(without_secrets(inner)),
             None => value.clone(),
@@ -320,15 +333,14 @@ mod tests {
     async fn all_mistakes_are_told_and_nothing_is_written() {
         let group = FakeGroup::new(Fate::Done);
         let wrong = json!({
-            "ttl": -5, "pause": 7, "standby_cluster": {"host": "a", "password": "hidden"}, "own": {"a\n": 1},
-            "postgresql": {"parameters": {"work_mem": "much"}},
+            "ttl": -5, "pause": 7, "standby_cluster": {"host": "a", "password": "hidden"}, "a\"b": 1, "slots": {"\t": 1},
+            "postgresql": {"recovery_conf": {"primary_conninfo": "host=a password=hidden"}},
         });
         for way in [Way::Patch, Way::Put] {
             let (code, body) = ask(&group, way, wrong.clone()).await;
             assert_eq!(code, 400, "{body}");
-            for word in
-                ["ttl", "pause", "standby_cluster.password", "own.a?", "postgresql.parameters.work_mem"]
-            {
+            let secret = "postgresql.recovery_conf.primary_conninfo";
+            for word in ["ttl", "pause", "standby_cluster.password", "the settings: ", "slots: ", secret] {
                 assert!(body.lines().any(|line| line.starts_with(word)), "{word} is missing in {body}");
             }
             assert!(!body.contains("hidden"), "{body}");

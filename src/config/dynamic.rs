@@ -12,6 +12,7 @@ use pgherd_raft::config::{Problem, Report, Section, Unit, not_a, read_boolean, s
 use pgherd_raft::model::TTL_LIMITS_MS;
 use pgherd_raft::yaml::{Node, Place, Value};
 
+use super::parameters::unusable;
 use super::validate::postgresql::{parameters, shared_with_cluster};
 use super::validate::without_effect_when_on;
 
@@ -22,7 +23,7 @@ pub struct Dynamic {
     pub ttl: Duration,
     /// The longest time between two observations. Default 10 s, 1 s to 1 h.
     pub loop_wait: Duration,
-    /// The budget of retries. Default 10 s, 1 s to 1 h.
+    /// The budget of retries. Default 10 s, 3 s to 1 h.
     pub retry_timeout: Duration,
     /// A standby further behind than this many bytes is no candidate. Default 1 MiB.
     pub maximum_lag_on_failover: u64,
@@ -118,7 +119,7 @@ pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
     let s = &mut section;
     let ttl = s.duration("ttl", ttl_limits()).unwrap_or(Duration::from_secs(5));
     let loop_wait = s.duration("loop_wait", 1000..=HOUR_MS).unwrap_or(Duration::from_secs(10));
-    let retry_timeout = s.duration("retry_timeout", 1000..=HOUR_MS).unwrap_or(Duration::from_secs(10));
+    let retry_timeout = s.duration("retry_timeout", 3000..=HOUR_MS).unwrap_or(Duration::from_secs(10));
     let start_timeout = renamed(s, "primary_start_timeout", "master_start_timeout");
     let health_timeout = s.duration("primary_health_timeout", 0..=HOUR_MS);
     let stop_timeout = renamed(s, "primary_stop_timeout", "master_stop_timeout");
@@ -162,8 +163,7 @@ fn at_least_two_seconds(timeout: Duration) -> Duration {
 }
 
 /// Settings which are kept and change nothing yet.
-const LATER: [&str; 7] = [
-    "check_timeline",
+const LATER: [&str; 6] = [
     "member_slots_ttl",
     "slots",
     "permanent_slots",
@@ -255,10 +255,14 @@ fn standby_cluster(section: &mut Section<'_>) -> Option<serde_json::Value> {
 }
 
 fn postgresql(mut section: Section<'_>) -> DynamicPostgresql {
-    let dynamic = DynamicPostgresql {
-        parameters: parameters(section.section("parameters")),
-        use_slots: section.boolean("use_slots").unwrap_or(true),
-    };
+    let of_parameters = section.section("parameters");
+    let (path, place) = (of_parameters.path.clone(), of_parameters.place.clone());
+    let parameters = parameters(of_parameters);
+    for unusable in unusable(&parameters) {
+        let cure = "the default is used; write another value";
+        section.report.warning(&format!("{path}.{}", unusable.name), &place, unusable.why, cure);
+    }
+    let dynamic = DynamicPostgresql { parameters, use_slots: section.boolean("use_slots").unwrap_or(true) };
     // Read here for its mistakes, and again where it is laid under the node's own section.
     shared_with_cluster(&mut section);
     section.meaningless(

@@ -20,6 +20,7 @@ const VARIABLES: &[(&str, &str, Form)] = &[
     ("RESTAPI_HTTP_EXTRA_HEADERS", "restapi.http_extra_headers", Form::Map),
     ("RESTAPI_HTTPS_EXTRA_HEADERS", "restapi.https_extra_headers", Form::Map),
     ("RESTAPI_REQUEST_QUEUE_SIZE", "restapi.request_queue_size", Form::Scalar),
+    ("RESTAPI_THREAD_POOL_SIZE", "restapi.thread_pool_size", Form::Scalar),
     ("RESTAPI_SERVER_TOKENS", "restapi.server_tokens", Form::Text),
     ("RESTAPI_ALLOWLIST_INCLUDE_MEMBERS", "restapi.allowlist_include_members", Form::Scalar),
     ("CTL_USERNAME", "ctl.authentication.username", Form::Text),

@@ -182,13 +182,24 @@ pub fn effective_parameters(
     (effective, adjusted)
 }
 
-/// The parameters as they are asked about: with present names for values which had another one once.
+/// The parameters as they are asked about: with present names for what had another one once.
 pub fn in_present_words(parameters: &Parameters) -> Parameters {
     let mut present = parameters.clone();
     if present.get("wal_level").is_some_and(|level| level == "hot_standby") {
         present.insert("wal_level".to_owned(), "replica".to_owned());
     }
+    if let Some(size) = old_name("wal_keep_size", parameters) {
+        present.remove("wal_keep_segments");
+        present.entry("wal_keep_size".to_owned()).or_insert(size);
+    }
     present
+}
+
+/// The shared parameters whose value counts as missing, a sentence each.
+pub(super) fn unusable(cluster: &Parameters) -> Vec<Adjusted> {
+    let mut adjusted = Vec::new();
+    shared(cluster, &mut adjusted);
+    adjusted
 }
 
 /// Must this parameter be equal on all nodes?
@@ -362,6 +373,8 @@ mod tests {
         assert!(!parameters.contains_key("wal_keep_segments"));
         assert_eq!(parameters["wal_level"], "replica");
         assert_eq!(notes, [""; 0]);
+        let asked = in_present_words(&of(&[("wal_keep_segments", "2"), ("wal_level", "hot_standby")]));
+        assert_eq!(asked, of(&[("wal_keep_size", "32MB"), ("wal_level", "replica")]));
     }
 
     #[test]

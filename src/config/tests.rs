@@ -183,6 +183,9 @@ fn a_whole_node_can_be_configured_by_its_environment() {
             ("PATRONI_SUPERUSER_USERNAME", ""),
             ("PATRONI_SCOPPE", "x"),
             ("PATRONI_ETCD3_HOSTS", "not ours"),
+            ("PATRONI_ETCD3_PASSWORD", "nor this"),
+            ("PATRONI_RAFT_MIN_TIMEOUT", "0.4"),
+            ("PATRONI_TAGLINE", "somebody else's"),
         ],
     );
     assert_eq!(config.name.as_str(), "pg-2", "PGHERD_ wins");
@@ -197,6 +200,9 @@ fn a_whole_node_can_be_configured_by_its_environment() {
     assert_eq!(
         warnings,
         [
+            "ETCD3_... is not needed and not used (PATRONI_ETCD3_HOSTS); remove them when the cluster has moved: pgherd \
+             keeps the cluster's state itself (see `raft`)",
+            "raft.min_timeout: has no meaning in pgherd: these times follow from ttl (PATRONI_RAFT_MIN_TIMEOUT); remove it",
             "is not a known environment variable and has no effect (PATRONI_SCOPPE); did you mean PATRONI_SCOPE?"
         ]
     );
@@ -268,6 +274,23 @@ fn only_postgresql_listens_on_several_hosts() {
     assert!(errors.to_string().contains("raft.bind_addr: names 2 hosts"), "{errors}");
     let errors = bad(LEAST, &[("PATRONI_RESTAPI_LISTEN", "127.0.0.1,127.0.0.2:8008")]);
     assert!(errors.to_string().contains("write '*:8008'"), "{errors}");
+}
+
+#[test]
+fn the_name_of_nobody_is_nobody_s() {
+    let errors = bad(&LEAST.replace("pg-1", "__patroni_strict_sync_replica_placeholder__"), &[]);
+    assert!(errors.to_string().contains("name: stands for nobody"), "{errors}");
+}
+
+#[test]
+fn options_of_pg_basebackup_which_cannot_be_used_are_left_out() {
+    let options =
+        "  basebackup: [{format: tar}, no-sync, {compress: 9}, {compress: server-lz4}, {max-rate: 1M}]";
+    let (config, warnings) =
+        good(&LEAST.replacen("postgresql:\n", &format!("postgresql:\n{options}\n"), 1), &[]);
+    let arguments = config.postgresql.shared.basebackup.iter().map(ToolOption::argument);
+    assert_eq!(arguments.collect::<Vec<_>>(), ["--compress=server-lz4", "--max-rate=1M"]);
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
 }
 
 #[test]

@@ -247,8 +247,6 @@ pub struct SharedPostgresql {
     pub pg_ident: Option<Vec<String>>,
     /// Own connections go through the socket directory.
     pub use_unix_socket: bool,
-    /// The same for own replication connections.
-    pub use_unix_socket_repl: bool,
     /// Commands for events.
     pub callbacks: Callbacks,
     /// How a replica is made, in the order to be tried; default `basebackup`.
@@ -259,14 +257,8 @@ pub struct SharedPostgresql {
     pub basebackup: Vec<ToolOption>,
     /// Rewind a diverged former primary? Default true.
     pub use_pg_rewind: bool,
-    /// Delete the data directory when a rewind failed.
-    pub remove_data_directory_on_rewind_failure: bool,
-    /// Delete the data directory when it diverged and cannot be rewound.
-    pub remove_data_directory_on_diverged_timelines: bool,
     /// Recovery settings for standbys.
     pub recovery_conf: BTreeMap<String, String>,
-    /// How long a start may take to open its port; default 60 s.
-    pub pg_ctl_timeout: Duration,
     /// Runs with the lease won and before the promotion; a status other than zero gives the lease back.
     pub pre_promote: Option<String>,
     /// Runs before PostgreSQL is stopped.

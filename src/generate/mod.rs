@@ -20,7 +20,7 @@ use document::{Document, OWNED};
 /// # Errors
 /// PostgreSQL's programs are not found: their version decides what stands in it.
 pub async fn sample(environment: &Environment) -> anyhow::Result<String> {
-    let major = installed_major(None).await?;
+    let major = installed_major(None, &BTreeMap::new()).await?;
     finished(&Document::sample(major, &hostname(), own_address()), environment)
 }
 

@@ -69,9 +69,12 @@ pub struct Inspected {
 ///
 /// # Errors
 /// There are none.
-pub async fn installed_major(bin_dir: Option<&Path>) -> Result<u32, PgError> {
+pub async fn installed_major(
+    bin_dir: Option<&Path>,
+    bin_names: &BTreeMap<String, String>,
+) -> Result<u32, PgError> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let found = Programs::find(bin_dir, &BTreeMap::new(), &path, None)?;
+    let found = Programs::find(bin_dir, bin_names, &path, None)?;
     let server = found.path("postgres");
     let printed = Tool::new(&server).arg("--version").run(Some(QUICK)).await?;
     Ok(programs::parse_version(&printed, server.parent().unwrap_or(&server))?)

@@ -97,23 +97,23 @@ impl Postgres {
         Ok(found)
     }
 
-    /// The settings change more often than the parameters in them, and the answer is waited for.
+    /// The settings change more often than the parameters in them, and the answer is waited for. With it: is it news?
     async fn refusals_once(
         &self,
         parameters: &BTreeMap<String, String>,
-    ) -> Result<Vec<ParameterRefusal>, PgError> {
+    ) -> Result<(Vec<ParameterRefusal>, bool), PgError> {
         let server = self.programs()?.path("postgres");
         let modified = std::fs::metadata(&server).and_then(|is| is.modified()).ok();
         if let Some(known) = &self.cache().asked
             && known.parameters == *parameters
             && known.modified == modified
         {
-            return Ok(known.refusals.clone());
+            return Ok((known.refusals.clone(), false));
         }
         let refusals = self.refusals(parameters).await?;
         let asked = Asked { parameters: parameters.clone(), modified, refusals: refusals.clone() };
         self.cache().asked = Some(asked);
-        Ok(refusals)
+        Ok((refusals, true))
     }
 
     /// The settings without what PostgreSQL would not start with. As Patroni does it: a number beyond the limits becomes
@@ -123,8 +123,8 @@ impl Postgres {
         let of_both = settings.parameters.iter().chain(&settings.recovery_parameters);
         let asked: BTreeMap<String, String> =
             of_both.filter(is_checked).map(|(name, value)| (name.clone(), value.clone())).collect();
-        let refusals = match self.refusals_once(&asked).await {
-            Ok(refusals) => refusals,
+        let (refusals, is_news) = match self.refusals_once(&asked).await {
+            Ok(answer) => answer,
             Err(error) => {
                 warn!("PostgreSQL could not be asked about its parameters: {}", error.in_full());
                 return settings;
@@ -136,14 +136,18 @@ impl Postgres {
             match nearest {
                 Some(nearest) => {
                     let how = if is_too_low { "low, increasing" } else { "big, decreasing" };
-                    warn!("Value={value} of parameter={name} is too {how} to {nearest}");
+                    if is_news {
+                        warn!("Value={value} of parameter={name} is too {how} to {nearest}");
+                    }
                     settings.parameters.entry(name.clone()).and_modify(|value| *value = nearest.to_string());
                     settings.recovery_parameters.entry(name).and_modify(|value| *value = nearest.to_string());
                 }
                 None => {
                     let why = if is_unknown { String::new() } else { format!(": {reason}") };
                     let kind = if is_unknown { "unexpected" } else { "invalid" };
-                    warn!("Removing {kind} parameter={name} value={value} from the config{why}");
+                    if is_news {
+                        warn!("Removing {kind} parameter={name} value={value} from the config{why}");
+                    }
                     settings.parameters.remove(&name);
                     settings.recovery_parameters.remove(&name);
                 }
@@ -173,10 +177,11 @@ impl Postgres {
 /// They cannot be asked.
 pub async fn refused_parameters(
     bin_dir: Option<&Path>,
+    bin_names: &BTreeMap<String, String>,
     parameters: &BTreeMap<String, String>,
 ) -> Result<Vec<ParameterRefusal>, PgError> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let server = Programs::find(bin_dir, &BTreeMap::new(), &path, None)?.path("postgres");
+    let server = Programs::find(bin_dir, bin_names, &path, None)?.path("postgres");
     let scratch = std::env::temp_dir().join(format!("pgherd-check-{}", std::process::id()));
     refusals(&server, &scratch, parameters).await
 }

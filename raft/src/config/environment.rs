@@ -93,7 +93,16 @@ const COMMON: &[(&str, &str, Form)] = &[
     ("RAFT_PARTNER_ADDRS", "raft.partner_addrs", Form::List),
     ("RAFT_PASSWORD", "raft.password", Form::Text),
     ("RAFT_INSECURE", "raft.insecure", Form::Scalar),
+    ("RAFT_MIN_TIMEOUT", "raft.min_timeout", Form::Scalar),
+    ("RAFT_MAX_TIMEOUT", "raft.max_timeout", Form::Scalar),
+    ("RAFT_CONNECTION_TIMEOUT", "raft.connection_timeout", Form::Scalar),
+    ("RAFT_APPEND_ENTRIES_PERIOD", "raft.append_entries_period", Form::Scalar),
+    ("RAFT_CONNECTION_RETRY_TIME", "raft.connection_retry_time", Form::Scalar),
+    ("RAFT_LEADER_FALLBACK_TIMEOUT", "raft.leader_fallback_timeout", Form::Scalar),
 ];
+
+/// What the variables of Patroni's stores begin with.
+const OTHER_STORES: [&str; 6] = ["ETCD_", "ETCD3_", "CONSUL_", "ZOOKEEPER_", "EXHIBITOR_", "KUBERNETES_"];
 
 /// Puts the variables' values over the file's.
 pub(super) fn overlay(root: &mut Node, environment: &Environment, variables: &[Variable], report: &Report) {
@@ -182,8 +191,19 @@ fn flow(text: &str, place: &Place, [open, close]: [&str; 2]) -> Option<Node> {
 /// A mistyped variable would silently do nothing. Only near misses are reported: the prefixes are not ours alone
 /// (images and charts define variables of their own).
 fn warn_of_unknown(known: &[String], environment: &Environment, report: &Report) {
+    let mut stores = Vec::new();
     for name in environment.keys().filter(|name| is_configuration_variable(name)) {
         if known.contains(name) {
+            continue;
+        }
+        let behind = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+        if let Some(store) = OTHER_STORES.iter().find(|store| behind.starts_with(**store)) {
+            if !stores.contains(store) {
+                stores.push(store);
+                let what = format!("{store}... is not needed and not used");
+                let cure = "remove them when the cluster has moved: pgherd keeps the cluster's state itself (see `raft`)";
+                report.warning("", &Place::named(name), what, cure);
+            }
             continue;
         }
         if let Some(meant) = known.iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2) {

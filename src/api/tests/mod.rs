@@ -5,7 +5,6 @@ mod documents;
 mod failsafe;
 mod health;
 mod http;
-mod listening;
 mod local;
 mod told;
 mod wishes;

@@ -8,19 +8,44 @@ use pgherd_raft::yaml::{Node, Value};
 use super::super::types::{Callbacks, ReplicaMethod, ToolOption};
 
 /// Options of pg_basebackup which pgherd sets itself.
-pub(super) const BASEBACKUP_REFUSED: [&str; 11] = [
+const BASEBACKUP_REFUSED: [&str; 14] = [
     "pgdata",
     "format",
     "wal-method",
     "xlog-method",
+    "write-recovery-conf",
     "gzip",
+    "target",
     "version",
     "dbname",
     "host",
     "port",
     "username",
     "password",
+    "no-sync",
 ];
+
+/// The options of pg_basebackup. As in Patroni, one which cannot be used is left out and does not stop the daemon: a file
+/// may have one for years.
+pub(super) fn basebackup_options(section: &mut Section<'_>) -> Vec<ToolOption> {
+    let key = "basebackup";
+    let mut options = tool_options(section, key, &[]);
+    let (path, place) = (section.key(key), section.value_place(key));
+    options.retain(|option| {
+        let is_compressed_here =
+            option.name == "compress" && !option.value.as_deref().unwrap_or_default().starts_with("server");
+        if is_compressed_here || BASEBACKUP_REFUSED.contains(&option.name.as_str()) {
+            let (what, cure) = match is_compressed_here {
+                true => ("is left out: pgherd needs the files as they are", "write server, or server-METHOD"),
+                false => ("is left out: it is set by pgherd itself", "remove it"),
+            };
+            section.report.warning(&path, &place, format!("{} {what}", option.name), cure);
+            return false;
+        }
+        true
+    });
+    options
+}
 
 pub(super) fn callbacks(mut section: Section<'_>) -> Callbacks {
     let callbacks = Callbacks {

@@ -25,6 +25,9 @@ use super::types::{Config, Ctl, Fencing, Watchdog, WatchdogMode};
 /// Stores of Patroni which have no part in a cluster that brings its own.
 const OTHER_STORES: [&str; 6] = ["etcd", "etcd3", "consul", "zookeeper", "exhibitor", "kubernetes"];
 
+/// What strict synchronous mode names when there is no standby.
+const NOBODY: &str = "__patroni_strict_sync_replica_placeholder__";
+
 /// A power switch takes seconds.
 const FENCING_TIMEOUT: Duration = Duration::from_secs(20);
 /// The shortest and the longest `fencing.timeout`, in milliseconds.
@@ -89,7 +92,17 @@ fn name(top: &mut Section<'_>) -> Option<MemberName> {
         top.report.warning("postgresql.name", &old.key_place("name"), "stands where it once was", cure);
         return old.member_name("name");
     }
-    top.member_name("name")
+    let name = top.member_name("name")?;
+    if name.as_str() == NOBODY {
+        let (key, place) = (top.key("name"), top.value_place("name"));
+        top.report.error(
+            &key,
+            &place,
+            "stands for nobody in synchronous_standby_names",
+            "choose another name",
+        );
+    }
+    Some(name)
 }
 
 fn tags(top: &mut Section<'_>) -> Tags {
@@ -113,9 +126,24 @@ fn tags(top: &mut Section<'_>) -> Tags {
         tags.push((entry.key.clone(), value));
     }
     let tags = Tags(tags);
+    without_effect_yet(&section, &tags);
     conflicting(&section, &tags, "nofailover", "failover_priority");
     conflicting(&section, &tags, "nosync", "sync_priority");
     tags
+}
+
+/// Tags of Patroni's which say where a standby gets its data and WAL from.
+fn without_effect_yet(section: &Section<'_>, tags: &Tags) {
+    let says = |name: &str| match name {
+        "replicatefrom" => tags.text(name).is_some_and(|from| !from.is_empty()),
+        _ => tags.flag(name),
+    };
+    for name in ["clonefrom", "replicatefrom", "nostream"] {
+        if says(name) {
+            let cure = "it is shown to everybody, but every standby is copied from and follows the primary";
+            section.report.warning(&section.key(name), &section.key_place(name), "has no effect yet", cure);
+        }
+    }
 }
 
 /// A boolean tag and its numeric twin which say the opposite: the boolean one wins. The sentence is Patroni's.
@@ -186,6 +214,35 @@ fn fencing(mut section: Section<'_>) -> Option<Fencing> {
     Some(Fencing { command: command?, timeout })
 }
 
+/// Settings of the whole cluster, as they are mistaken for a node's.
+const SHARED_SETTINGS: [&str; 25] = [
+    "ttl",
+    "loop_wait",
+    "retry_timeout",
+    "maximum_lag_on_failover",
+    "maximum_lag_on_syncnode",
+    "max_timelines_history",
+    "primary_start_timeout",
+    "master_start_timeout",
+    "primary_stop_timeout",
+    "master_stop_timeout",
+    "primary_health_timeout",
+    "primary_race_backoff",
+    "synchronous_mode",
+    "synchronous_mode_strict",
+    "synchronous_node_count",
+    "fast_failover",
+    "failsafe_mode",
+    "check_timeline",
+    "member_slots_ttl",
+    "slots",
+    "permanent_slots",
+    "permanent_replication_slots",
+    "ignore_slots",
+    "pause",
+    "standby_cluster",
+];
+
 fn other_keys(top: &mut Section<'_>) {
     for store in OTHER_STORES {
         if top.get(store).is_some() {
@@ -195,14 +252,7 @@ fn other_keys(top: &mut Section<'_>) {
         }
     }
     let shared = "has no effect here: it is a setting of the whole cluster";
-    for key in [
-        "ttl",
-        "loop_wait",
-        "retry_timeout",
-        "maximum_lag_on_failover",
-        "standby_cluster",
-        "synchronous_mode",
-    ] {
+    for key in SHARED_SETTINGS {
         if top.get(key).is_some() {
             top.report.warning(key, &top.key_place(key), shared, format!("move it to `bootstrap.dcs.{key}`"));
         }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use pgherd_raft::config::{Section, shown_key};
 use pgherd_raft::yaml::Value;
 
 use super::super::parameters::{DERIVED, Parameters, is_shared};
 use super::super::types::{Postgresql, SharedPostgresql};
-use super::commands::{BASEBACKUP_REFUSED, callbacks, replica_method_names, replica_methods, tool_options};
+use super::commands::{basebackup_options, callbacks, replica_method_names, replica_methods};
 use super::hba::hba_lines;
 use super::roles::authentication;
-use super::{beside, connect_address, without_effect_when_on};
+use super::{beside, connect_address};
+
+/// A day: nobody waits longer for a start.
+const LONGEST_START_MS: i64 = 86_400_000;
 
 /// The programs which may have other names.
 const PROGRAMS: [&str; 7] =
@@ -54,9 +56,17 @@ pub(super) fn postgresql(mut section: Section<'_>, home: Option<&str>) -> Option
 /// The keys which the cluster's settings may hold as well as a node's own file.
 pub(in super::super) fn shared_with_cluster(s: &mut Section<'_>) -> SharedPostgresql {
     let create_replica_methods = replica_method_names(s);
-    without_effect_when_on(
-        s,
-        &["remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"],
+    for key in ["remove_data_directory_on_rewind_failure", "remove_data_directory_on_diverged_timelines"] {
+        let why = "has no effect: what cannot be rewound is copied anew, and the old data are kept until the copy streams";
+        warn_when(s, key, false, why);
+    }
+    let why = "has no effect: pgherd makes no replication connection to its own node's PostgreSQL";
+    warn_when(s, "use_unix_socket_repl", true, why);
+    // Read for its mistakes.
+    s.duration("pg_ctl_timeout", 0..=LONGEST_START_MS);
+    s.meaningless(
+        &["pg_ctl_timeout"],
+        "has no meaning in pgherd: a standby's start may take as long as it needs, a primary's `primary_start_timeout`",
     );
     s.without_effect_yet(&[
         "parameters_primary",
@@ -68,7 +78,6 @@ pub(in super::super) fn shared_with_cluster(s: &mut Section<'_>) -> SharedPostgr
         "pg_ident_primary",
         "pg_ident_replica",
         "pg_ident_standby_leader",
-        "pg_ctl_timeout",
         "rewind",
     ]);
     SharedPostgresql {
@@ -81,20 +90,12 @@ pub(in super::super) fn shared_with_cluster(s: &mut Section<'_>) -> SharedPostgr
         pg_hba: hba_lines(s, "pg_hba"),
         pg_ident: s.texts("pg_ident"),
         use_unix_socket: s.boolean("use_unix_socket").unwrap_or(false),
-        use_unix_socket_repl: s.boolean("use_unix_socket_repl").unwrap_or(false),
         callbacks: callbacks(s.section("callbacks")),
         replica_methods: replica_methods(s, &create_replica_methods),
         create_replica_methods,
-        basebackup: tool_options(s, "basebackup", &BASEBACKUP_REFUSED),
+        basebackup: basebackup_options(s),
         use_pg_rewind: s.boolean("use_pg_rewind").unwrap_or(true),
-        remove_data_directory_on_rewind_failure: s
-            .boolean("remove_data_directory_on_rewind_failure")
-            .unwrap_or(false),
-        remove_data_directory_on_diverged_timelines: s
-            .boolean("remove_data_directory_on_diverged_timelines")
-            .unwrap_or(false),
         recovery_conf: s.scalars("recovery_conf").unwrap_or_default(),
-        pg_ctl_timeout: s.duration("pg_ctl_timeout", 0..=86_400_000).unwrap_or(Duration::from_secs(60)),
         pre_promote: s.text("pre_promote"),
         before_stop: s.text("before_stop"),
     }
@@ -147,7 +148,13 @@ fn other_keys(section: &mut Section<'_>) {
             "move it to `bootstrap.dcs.postgresql.use_slots`",
         );
     }
-    section.without_effect_yet(&["proxy_address"]);
+}
+
+/// A boolean which only one of its values is true of, whatever is written.
+fn warn_when(section: &mut Section<'_>, key: &str, wrong: bool, why: &str) {
+    if section.boolean(key) == Some(wrong) {
+        section.report.warning(&section.key(key), &section.key_place(key), why, "remove it");
+    }
 }
 
 /// A node's own parameters: those which must be equal everywhere are dropped with a warning.

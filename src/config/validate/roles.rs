@@ -1,6 +1,8 @@
 //! The section `postgresql.authentication`.
 
-use pgherd_raft::config::Section;
+use std::collections::BTreeMap;
+
+use pgherd_raft::config::{Section, shown_key};
 
 use super::super::types::{Authentication, Credentials};
 
@@ -49,6 +51,23 @@ pub(super) fn authentication(postgresql: &mut Section<'_>) -> Option<Authenticat
     })
 }
 
+/// What libpq takes of some of them; with another word no connection would ever be made.
+const WORDS: [(&str, &[&str]); 4] = [
+    ("sslmode", &["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]),
+    ("gssencmode", &["disable", "prefer", "require"]),
+    ("channel_binding", &["disable", "prefer", "require"]),
+    ("sslnegotiation", &["postgres", "direct"]),
+];
+
+fn known_words(section: &Section<'_>, options: &BTreeMap<String, String>) {
+    for (key, words) in WORDS {
+        let Some(word) = options.get(key).filter(|word| !words.contains(&word.as_str())) else { continue };
+        let (path, place, list) = (section.key(key), section.value_place(key), words.join(", "));
+        let what = format!("{:?} is not one of {list}", shown_key(word));
+        section.report.error(&path, &place, what, format!("write one of {list}"));
+    }
+}
+
 fn credentials(mut section: Section<'_>, default: Option<&str>) -> Option<Credentials> {
     let written = section.get("username").is_some();
     let username = section.text("username").or_else(|| default.map(str::to_owned));
@@ -63,6 +82,7 @@ fn credentials(mut section: Section<'_>, default: Option<&str>) -> Option<Creden
     let sslpassword = section.secret("sslpassword");
     let options =
         CONNECTION_OPTIONS.iter().filter_map(|key| Some(((*key).to_owned(), section.text(key)?))).collect();
+    known_words(&section, &options);
     section.close();
     Some(Credentials { username: username?, password, options, sslpassword })
 }

@@ -40,7 +40,6 @@ mod guards;
 mod listeners;
 mod machines;
 mod modes;
-mod mutual_tls;
 mod network;
 mod operations;
 mod partitions;
