@@ -20,7 +20,7 @@
 //!   of the renewal intervals: [`timeout`].
 //!
 //! A guard which ended PostgreSQL disarms the device, as long as its daemon shows life. When the daemon hangs or is gone,
-//! the device is left alone: nothing would bring this node back but the restart of the machine, which is what an operator
+//! pings end half a second earlier ([`EARLY`] before D - W) and the device is left alone: nothing would bring this node back but the restart of the machine, which is what an operator
 //! who gives pgherd a watchdog asks for. A daemon that comes back in time has it disarmed.
 //!
 //! A guard which is killed leaves the device counting. The next guard finds the note in the private directory and takes
@@ -38,6 +38,9 @@ use super::message::{Note, WatchdogConfig};
 
 /// The device may fire so long after the deadline; see the module.
 const LATE: Duration = Duration::from_millis(250);
+/// For a daemon that shows no life it fires so long before the deadline, at least: it is meant to, and nothing of this
+/// machine is left when the lease ends.
+const EARLY: Duration = Duration::from_millis(500);
 /// How often it is pinged; a little less than the guard's loop takes.
 const PING: Duration = Duration::from_millis(90);
 /// A daemon shows life at least each second, with its rounds or its looks.
@@ -213,8 +216,11 @@ impl Watchdog {
                 false
             }
             Some(deadline) => {
-                let in_time = now.saturating_add(armed.counted) <= deadline.saturating_add(nanos(LATE));
-                in_time || is_killed && daemon_lives
+                let fires = now.saturating_add(armed.counted);
+                match daemon_lives {
+                    true => is_killed || fires <= deadline.saturating_add(nanos(LATE)),
+                    false => fires.saturating_add(nanos(EARLY)) <= deadline,
+                }
             }
         };
         if !is_due || now < self.next_ping {

@@ -150,6 +150,20 @@ fn it_is_pinged_so_that_it_fires_shortly_after_the_deadline() {
 }
 
 #[test]
+fn for_a_daemon_without_life_it_fires_before_the_deadline() {
+    let mut stage = stage();
+    stage.watchdog.arm(Some(&config(true)), TTL);
+    let (deadline, pings) = (100 * SECOND, stage.pings());
+    let last = deadline - 3 * SECOND - 500 * MS;
+    stage.watchdog.step(Some(deadline), false, false, last + MS);
+    assert_eq!(stage.pings(), pings, "no more");
+    stage.watchdog.step(Some(deadline), false, true, last + MS);
+    assert_eq!(stage.pings(), pings + 1, "its daemon lives");
+    stage.watchdog.step(Some(deadline + 200 * MS), false, false, last + 200 * MS);
+    assert_eq!(stage.pings(), pings + 2, "a daemon that may come back in time");
+}
+
+#[test]
 fn it_is_disarmed_when_nothing_may_be_written_any_more_and_the_daemon_lives() {
     let mut stage = stage();
     stage.watchdog.arm(Some(&config(true)), TTL);
