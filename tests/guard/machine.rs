@@ -100,7 +100,7 @@ impl Machine {
         StartRequest {
             program: self.programs.join("postgres"),
             args,
-            env: BTreeMap::from([("LC_ALL".to_owned(), "C".to_owned())]),
+            env: environment(),
             log_file: self.log_file(),
             must_be_armed: false,
         }
@@ -267,8 +267,17 @@ pub(crate) fn is_alive(pid: u64) -> bool {
         .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| !rest.starts_with(" Z")))
 }
 
-/// The newest PostgreSQL of Debian's places, else the one in PATH.
+/// Programs that do not lie where they were built for find their libraries by `LD_LIBRARY_PATH`.
+fn environment() -> BTreeMap<String, String> {
+    let libraries = std::env::var("LD_LIBRARY_PATH").ok().map(|path| ("LD_LIBRARY_PATH".to_owned(), path));
+    [("LC_ALL".to_owned(), "C".to_owned())].into_iter().chain(libraries).collect()
+}
+
+/// What `TEST_PG_BIN` names, else the newest PostgreSQL of Debian's places, else the one in PATH.
 fn programs() -> PathBuf {
+    if let Some(named) = std::env::var_os("TEST_PG_BIN").filter(|named| !named.is_empty()) {
+        return named.into();
+    }
     let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()

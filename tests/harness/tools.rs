@@ -44,8 +44,17 @@ pub(crate) fn haproxy() -> Result<PathBuf> {
         .context("there is no haproxy; install it: apt-get install haproxy (make test and make demo do it)")
 }
 
-/// The newest PostgreSQL of Debian's places, else the one in PATH.
+/// Names the directory of PostgreSQL's programs to test with, in the place of what is found.
+const BIN: &str = "TEST_PG_BIN";
+
+/// What `TEST_PG_BIN` names, else the newest PostgreSQL of Debian's places, else the one in PATH.
 fn postgresql() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os(BIN).filter(|named| !named.is_empty()).map(PathBuf::from) {
+        if !named.join("postgres").exists() {
+            bail!("{BIN} is {}, where there is no postgres", named.display());
+        }
+        return Ok(named);
+    }
     let mut found: Vec<(u32, PathBuf)> = Vec::new();
     if let Ok(entries) = std::fs::read_dir("/usr/lib/postgresql") {
         for entry in entries.flatten() {

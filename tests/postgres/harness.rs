@@ -99,6 +99,8 @@ impl Cluster {
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        settings.bin_dir =
+            std::env::var_os("TEST_PG_BIN").filter(|named| !named.is_empty()).map(PathBuf::from);
         change(&mut settings);
         let postmaster = Arc::new(Direct { data_dir, child: Mutex::new(None) });
         let postgres = Postgres::new(settings.clone(), Arc::clone(&postmaster) as Arc<dyn Postmaster>);

@@ -5,7 +5,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 missing=()
 # Servers are looked for as pgherd itself does: Debian's place, then PATH.
-if ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && ! command -v postgres >/dev/null; then
+# TEST_PG_BIN names another directory of PostgreSQL's programs to test with.
+if [ -n "${TEST_PG_BIN:-}" ]; then
+    for program in postgres initdb pg_controldata pg_basebackup pg_rewind psql; do
+        [ -x "$TEST_PG_BIN/$program" ] && continue
+        echo "TEST_PG_BIN is $TEST_PG_BIN, where there is no $program" >&2
+        exit 1
+    done
+elif ! compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null && ! command -v postgres >/dev/null; then
     missing+=(postgresql)
 fi
 if ! command -v haproxy >/dev/null && [ ! -x /usr/sbin/haproxy ]; then
