@@ -63,6 +63,7 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let system_identifier = postgres.system_identifier().await;
     let group = Group::start(&server, group_config(&config, &member, system_identifier)).await?;
     info!("this is {} of {}, node id {}", config.name, config.scope, group.id());
+    let guard_of_api = Arc::clone(&guard);
     let parameters = Arc::new(LocalCheck::new(Arc::clone(&postgres)));
     let parts = Parts {
         members: Arc::new(MemberClient::new(member.clone(), to_members)),
@@ -84,6 +85,7 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let state = ApiState {
         view,
         renewer: Arc::new(move || renewer.facts()),
+        has_ended: Arc::new(move || guard_of_api.has_ended()),
         intents: Arc::new(group.clone()),
         promises: Arc::new(group.clone()),
         actions: agent.operator(),
@@ -100,10 +102,8 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     notify(Service::Ready);
     let ended = Box::pin(agent.run(stopping)).await;
     let phase = group.watch().borrow().phase.clone();
-    if phase == Phase::Member
-        && let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await
-    {
-        warn!("this node keeps its vote while it is down: {why}");
+    if phase == Phase::Member {
+        give_vote_back(&group).await;
     }
     drop(api);
     group.shutdown().await;
@@ -116,6 +116,12 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
             Ok(())
         }
         Ended::Fatal(why) => bail!("{why}"),
+    }
+}
+
+async fn give_vote_back(group: &Group) {
+    if let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await {
+        warn!("this node keeps its vote while it is down: {why}");
     }
 }
 

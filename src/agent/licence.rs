@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use crate::guard::Guard;
+use crate::ha::{Fact, Process};
 
 /// The present guard; another one takes its place when it dies.
 #[derive(Debug, Default)]
@@ -24,6 +25,13 @@ impl GuardSlot {
     /// The present guard, if there is one.
     pub fn get(&self) -> Option<Guard> {
         self.guard.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Surely no postmaster runs. Reads memory only.
+    pub fn has_ended(&self) -> bool {
+        let process = self.get().map(|guard| guard.process());
+        let seen = process.as_ref().and_then(Fact::of_any_age);
+        matches!(seen, Some(Process::Ending | Process::Stopped))
     }
 
     /// Another guard, or none for the time being.

@@ -87,6 +87,8 @@ pub struct ApiState {
     pub view: watch::Receiver<Arc<View>>,
     /// What the renewer knows at this moment: asked at every answer that claims the lease.
     pub renewer: Arc<dyn Fn() -> RenewerFacts + Send + Sync>,
+    /// Has the postmaster ended, at this moment? The next view follows when the agent has looked at everything.
+    pub has_ended: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Where operators' wishes are written.
     pub intents: Arc<dyn Intents>,
     /// Who stands back for a primary without a majority.
@@ -110,7 +112,8 @@ impl fmt::Debug for ApiState {
 impl ApiState {
     fn standing(&self) -> Standing {
         let view = Arc::clone(&self.view.borrow());
-        Standing::new(view, (self.renewer)(), pgherd_raft::clock::now())
+        let standing = Standing::new(view, (self.renewer)(), pgherd_raft::clock::now());
+        if (self.has_ended)() { standing.with_ended_server() } else { standing }
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) struct Standing {
     pub(super) now: BootTime,
     licence: Option<Licence>,
     rests_on_promises: bool,
+    has_ended: bool,
 }
 
 impl Standing {
@@ -41,7 +42,12 @@ impl Standing {
         // The licence is the proof. The view's record may be one wake-up of the agent older than it.
         let licence = licence.filter(|won| is_mine || won.epoch > record.epoch);
         let rests_on_promises = licence.is_some() && renewer.failsafe.rests_on_promises;
-        Self { view, now, licence, rests_on_promises }
+        Self { view, now, licence, rests_on_promises, has_ended: false }
+    }
+
+    /// The same, but the postmaster of the view has ended since: nobody is sent to it any more.
+    pub(super) fn with_ended_server(self) -> Self {
+        Self { has_ended: true, ..self }
     }
 
     /// The licence to write, if it is good at this moment.
@@ -68,7 +74,8 @@ impl Standing {
 
     /// The postmaster runs.
     pub(super) fn is_running(&self) -> bool {
-        matches!(self.view.observation.postgres.process.of_any_age(), Some(Process::Running { .. }))
+        let seen = self.view.observation.postgres.process.of_any_age();
+        !self.has_ended && matches!(seen, Some(Process::Running { .. }))
     }
 
     /// Clients may write here: the lease is proved, or pinned here, and PostgreSQL runs as a primary which is complete. A server which does not answer by

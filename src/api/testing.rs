@@ -193,6 +193,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
                 epoch: EPOCH,
                 heartbeat_age: Duration::ZERO,
                 killing_for: None,
+                stopped_by_others: None,
                 watchdog: Default::default(),
             }),
             postgres: PostgresFacts {
@@ -448,6 +449,7 @@ pub(super) fn state(view: View, group: Arc<FakeGroup>) -> ApiState {
     ApiState {
         view: watch::Sender::new(Arc::new(view)).subscribe(),
         renewer: Arc::new(renewer),
+        has_ended: Arc::new(|| false),
         promises: Arc::clone(&group) as Arc<dyn Promises>,
         intents: group,
         actions: Arc::new(FakeActions::default()),

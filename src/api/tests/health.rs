@@ -69,6 +69,7 @@ fn situations() -> Vec<(&'static str, Standing)> {
         ("primary being bootstrapped", standing(in_state(1, State::Bootstrapping), licensed(NOW))),
         ("primary handing over", standing(in_state(1, State::Draining), licensed(NOW))),
         ("holder, PostgreSQL crashed", standing(with_process(1, Process::Stopped), licensed(NOW))),
+        ("holder, PostgreSQL ended since the view", primary().with_ended_server()),
         ("holder being promoted", standing(promoting, licensed(NOW))),
         ("streaming standby", standby()),
         ("standby, receiver waiting", standing(stream("waiting"), none())),
@@ -77,6 +78,7 @@ fn situations() -> Vec<(&'static str, Standing)> {
         ("standby with noloadbalance", standing(noloadbalance, none())),
         ("standby being cloned", standing(cloning, none())),
         ("standby, stopped", standing(with_process(3, Process::Stopped), none())),
+        ("standby, PostgreSQL ended since the view", standby().with_ended_server()),
         ("standby, daemon slow", standing(slow, none())),
         ("standby, daemon stuck", standing(stale, none())),
     ]
