@@ -243,6 +243,7 @@ impl Guard {
                 .last_kill()
                 .filter(|kill| kill.finished.is_none())
                 .map(|kill| to_boot_time(clock::now()).since(kill.began)),
+            stopped_by_others: self.page().stopped_by_others().map(to_boot_time),
         })
     }
 

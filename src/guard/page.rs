@@ -72,6 +72,8 @@ struct Words {
     watchdog: AtomicU64,
     /// Which configuration of it is in force; zero: none.
     watchdog_config: AtomicU64,
+    /// When a postmaster ended which somebody else had asked to; zero: none did since the last start.
+    stopped_by_others: AtomicU64,
 }
 
 /// Who made a page.
@@ -418,6 +420,16 @@ impl Page {
         self.words().exits.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Guard only: when a postmaster obeyed somebody else; none: the last one did not, or one was started.
+    pub(super) fn record_stopped_by_others(&self, at: Option<Nanos>) {
+        self.words().stopped_by_others.store(at.unwrap_or_default(), Ordering::Release);
+    }
+
+    /// When the last postmaster ended because somebody else had asked it to.
+    pub(super) fn stopped_by_others(&self) -> Option<Nanos> {
+        Some(self.words().stopped_by_others.load(Ordering::Acquire)).filter(|at| *at > 0)
+    }
+
     /// How many postmasters ended, and how the last one did.
     pub(super) fn exits(&self) -> (u64, Option<PostmasterExit>) {
         let count = self.words().exits.load(Ordering::Acquire);
@@ -497,6 +509,11 @@ pub(super) mod tests {
         assert_eq!(daemon.exits(), (0, None));
         guard.record_exit(PostmasterExit::Signalled(9));
         assert_eq!(daemon.exits(), (1, Some(PostmasterExit::Signalled(9))));
+        assert_eq!(daemon.stopped_by_others(), None);
+        guard.record_stopped_by_others(Some(7));
+        assert_eq!(daemon.stopped_by_others(), Some(7));
+        guard.record_stopped_by_others(None);
+        assert_eq!(daemon.stopped_by_others(), None);
         assert_eq!(daemon.last_kill(), None);
         guard.record_kill(0, 5);
         let kill = daemon.last_kill().expect("a kill");

@@ -65,6 +65,8 @@ pub(super) struct Supervisor {
     notes: Vec<Note>,
     last_trouble: Option<String>,
     has_changed: bool,
+    /// The running postmaster was asked to end, or is being killed, by this guard.
+    is_asked_to_end: bool,
 }
 
 impl Supervisor {
@@ -81,6 +83,7 @@ impl Supervisor {
             notes: Vec::new(),
             last_trouble: None,
             has_changed: false,
+            is_asked_to_end: false,
         }
     }
 
@@ -174,6 +177,8 @@ impl Supervisor {
         let text = format!("the postmaster (pid {}) has ended: {}", postmaster.process.pid, describe(exit));
         self.notes.push(if is_clean { Note::info(text) } else { Note::warning(text) });
         page.record_exit(exit);
+        let by_others = is_clean && !self.is_asked_to_end;
+        page.record_stopped_by_others(by_others.then_some(now));
         self.enter(page, Phase::Ending { kill_at: now.saturating_add(nanos(grace)) });
         self.next_round = now;
     }
@@ -225,6 +230,10 @@ impl Supervisor {
 
     fn enter(&mut self, page: &Page, phase: Phase) {
         self.phase = phase;
+        if matches!(self.phase, Phase::Running(_)) {
+            self.is_asked_to_end = false;
+            page.record_stopped_by_others(None);
+        }
         let start_time = self.postmaster().map(|one| one.process.start_time).unwrap_or_default();
         page.set_process(&self.process(), start_time);
         self.has_changed = true;
@@ -271,7 +280,8 @@ impl Supervisor {
     }
 
     /// Sends a signal to exactly the known postmaster.
-    pub(super) fn signal(&self, signal: PostmasterSignal) -> Result<(), String> {
+    pub(super) fn signal(&mut self, signal: PostmasterSignal) -> Result<(), String> {
+        self.is_asked_to_end |= signal != PostmasterSignal::Reload;
         let Some(postmaster) = self.postmaster() else {
             return Err("no postmaster runs".to_owned());
         };
@@ -327,6 +337,7 @@ impl Supervisor {
             return;
         }
         page.record_kill(deadline, now);
+        self.is_asked_to_end = true;
         let found = self.postmaster().is_some();
         self.killing = Some(Killing { hard_at, round: 0, deadline, found });
         self.next_round = now;

@@ -199,6 +199,10 @@ pub struct GuardFacts {
     pub heartbeat_age: Duration,
     /// For how long it has been killing PostgreSQL; none: it does not.
     pub killing_for: Option<Duration>,
+    /// When the last postmaster ended in obedience to somebody else: with exit status 0, although nobody here had asked
+    /// it to end. None: it ended otherwise, or one was started since.
+    #[serde(default)]
+    pub stopped_by_others: Option<BootTime>,
     /// The watchdog device behind it.
     #[serde(default)]
     pub watchdog: WatchdogFacts,

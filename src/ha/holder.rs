@@ -15,7 +15,7 @@ use super::health::is_silenced;
 use super::housekeeping::{keep, missing_slots};
 use super::report::{SERVER_FRESH, own_report, watchdog_trouble};
 use super::rule::Rule;
-use super::{failsafe, health, hook, operations, pause, schedule, switchover, sync};
+use super::{failsafe, health, hook, operations, pause, schedule, stopped_by_others, switchover, sync};
 
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
 const START_ATTEMPTS: u32 = 3;
@@ -425,9 +425,8 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
         return decision;
     }
     let because = "starting primary after failure: PostgreSQL is not running, and is started where it is";
-    Decision::new(State::Starting, Rule::RestartInPlace, because, SOON)
-        .act(arm)
-        .act(Action::Postgres(PgAction::StartPrimary))
+    let start = Decision::new(State::Starting, Rule::RestartInPlace, because, SOON);
+    stopped_by_others::put_off(o, start.act(arm).act(Action::Postgres(PgAction::StartPrimary)))
 }
 
 pub(super) fn is_armed_for(o: &Observation, epoch: Epoch) -> bool {

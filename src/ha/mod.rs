@@ -42,6 +42,7 @@ mod rule;
 mod schedule;
 mod shutdown;
 mod standby;
+mod stopped_by_others;
 mod succession;
 mod switchover;
 mod sync;

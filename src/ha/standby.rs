@@ -13,7 +13,7 @@ use super::lineage::{History, Lineage, of_standby, of_stopped};
 use super::member_report::MemberReport;
 use super::report::{SERVER_FRESH, streams};
 use super::rule::Rule;
-use super::{operations, sync};
+use super::{operations, stopped_by_others, sync};
 
 /// After a failed start, clone or rewind the next attempt waits this much longer each time, up to the limit.
 const RETRY_STEP: Duration = Duration::from_secs(2);
@@ -187,8 +187,8 @@ fn start(o: &Observation, upstream: Option<Upstream>) -> Decision {
         Some(upstream) => format!("starting as a secondary, following {}", upstream.name),
         None => "starting as a secondary, following nobody".to_owned(),
     };
-    Decision::new(State::Starting, Rule::StartStandby, because, SOON)
-        .act(Action::Postgres(PgAction::StartStandby { upstream }))
+    let start = Decision::new(State::Starting, Rule::StartStandby, because, SOON);
+    stopped_by_others::put_off(o, start.act(Action::Postgres(PgAction::StartStandby { upstream })))
 }
 
 fn rewind(o: &Observation, source: Upstream) -> Decision {

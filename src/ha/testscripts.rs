@@ -234,6 +234,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             epoch: Epoch(0),
             heartbeat_age: Duration::ZERO,
             killing_for: None,
+            stopped_by_others: None,
             watchdog: WatchdogFacts::default(),
         }),
         postgres: PostgresFacts {
@@ -432,6 +433,10 @@ impl Script {
             epoch: Epoch(0),
             heartbeat_age: ms(args.take_key("heartbeat").unwrap_or("10"))?,
             killing_for: args.take_key("killing").map(ms).transpose()?,
+            stopped_by_others: match args.take_key("stopped_by_others") {
+                Some(ago) => Some(BootTime(NOW.0.saturating_sub(ms(ago)?))),
+                None => None,
+            },
             watchdog: WatchdogFacts {
                 is_required: args.take_key("watchdog").is_some(),
                 trouble: args.take_key("trouble").map(str::to_owned),

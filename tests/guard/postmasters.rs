@@ -45,6 +45,35 @@ fn its_end_is_told_at_once() {
     });
 }
 
+#[test]
+fn who_stopped_it_is_told() {
+    run("postmasters::who_stopped_it_is_told", async |machine| {
+        let guard = machine.guard().await;
+        let stopped_by_others = || guard.facts().of_any_age().expect("facts").stopped_by_others;
+        let ends = async |signal, other: bool| {
+            let (pid, sent) = (machine.start(&guard).await, now());
+            assert_eq!(stopped_by_others(), None, "one was started");
+            match other {
+                true => signal_process(u64::from(pid), signal),
+                false => guard.signal(PostmasterSignal::Fast).await.expect("signalled"),
+            }
+            guard.stopped().await;
+            stopped_by_others().inspect(|at| assert!(*at >= sent && *at <= now(), "{at:?}"))
+        };
+        assert_eq!(ends(Signal::INT, false).await, None, "the guard was told to stop it");
+        // pg_ctl stop in its three modes, the last of which leaves a crashed data directory.
+        for signal in [Signal::INT, Signal::TERM, Signal::QUIT] {
+            assert!(ends(signal, true).await.is_some(), "{signal:?} of somebody else's");
+        }
+        assert_eq!(ends(Signal::KILL, true).await, None, "a crash");
+        machine.emptied().await;
+        machine.start(&guard).await;
+        guard.kill_now().await.expect("killed");
+        assert_eq!(stopped_by_others(), None, "killed by order");
+        machine.start(&guard).await;
+    });
+}
+
 /// Without its postmaster a backend notices nothing until it waits for its client: a loop inside a function commits on.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "the client ends with its connection")]

@@ -197,6 +197,7 @@ impl Node {
                         epoch: guard.armed.map(|armed| armed.epoch).unwrap_or_default(),
                         heartbeat_age: self.guard_is_silent_for(now),
                         killing_for: guard.killing_since.map(|since| clock.since(since)),
+                        stopped_by_others: None,
                         watchdog: WatchdogFacts::default(),
                     })
                 },
