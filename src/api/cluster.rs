@@ -146,7 +146,8 @@ fn own(standing: &Standing) -> Known<'_> {
 
 fn reported(standing: &Standing, id: MemberId) -> Known<'_> {
     let observation = &standing.view.observation;
-    if observation.cluster.leaving.contains(&id) {
+    // The daemon of a paused primary may be stopped: its PostgreSQL goes on.
+    if observation.cluster.leaving.contains(&id) && observation.cluster.lease.holder() != Some(id) {
         return Known { state: PostgresState::Stopped.as_str(), ..Known::default() };
     }
     let Some(report) = observation.report(id, REPORT_FRESH) else {

@@ -129,7 +129,10 @@ impl Agreed {
         let status = self.ask(client, id, "/patroni").await;
         let word = match status {
             Some(_) => String::new(),
-            None if self.state.leaving.contains(&id) => "stopped".to_owned(),
+            // The daemon of a paused primary may be stopped: its PostgreSQL goes on.
+            None if self.state.leaving.contains(&id) && self.state.lease.holder() != Some(id) => {
+                "stopped".to_owned()
+            }
             None => self.seen_by_others(client, name).await.unwrap_or_else(|| "unreachable".to_owned()),
         };
         keys::member(&self.state, name, status.as_ref(), &word)

@@ -38,15 +38,21 @@ pub(super) fn are_needed(o: &Observation) -> bool {
 
 /// Way 2: the holder is silent, and its synchronous standbys do not wait for its lease to expire.
 pub(super) fn of_silent_holder(o: &Observation, tenure: &Tenure, silent: &str) -> Option<Decision> {
-    let may_be_fast = o.policy.sync.fast_failover && o.cluster.synchrony.can_silence() && !tenure.pinned;
-    if !may_be_fast || !counts(o) || !takes_part(o) {
+    let may_be_fast = o.policy.sync.fast_failover && o.cluster.synchrony.can_silence();
+    if !may_be_fast || tenure.pinned && !may_end_pin(o) || !counts(o) || !takes_part(o) {
         return None;
     }
-    if !is_fenced(o) && !is_missed_by_a_majority(o) {
+    // The holder of a pinned epoch said itself that its daemon ends, and no voter would close the epoch.
+    if !is_fenced(o) && !tenure.pinned && !is_missed_by_a_majority(o) {
         return Some(ask_whether_silent(o, silent));
     }
     let since = o.lease.quiet_for.saturating_sub(patience(Duration::from_millis(tenure.ttl_ms)));
     Some(fence_myself(o).or_else(|| await_turn(o, since)).unwrap_or_else(|| take(o, silent)))
+}
+
+/// The pause is over, and the holder's daemon was stopped during it: fences end the pin.
+pub(super) fn may_end_pin(o: &Observation) -> bool {
+    !o.policy.pause && o.cluster.may_fence_pinned()
 }
 
 /// Has a majority of the voters heard nothing for the holder's patience? Then it is about to lose its lease anyway.

@@ -6,6 +6,12 @@
 //! not pinned. Who cannot be reached cannot do that, so that only an operator's word that the holder is dead ends the
 //! pin from elsewhere.
 //!
+//! One word less is enough where commits wait for standbys: a daemon that is stopped in pause says so before it ends,
+//! and when the pause is over then, its synchronous standbys fence and take over as always. Its PostgreSQL, which nobody
+//! guards, may run on, execute, and serve reads until the daemon is back, but no commit that waits for standbys is
+//! acknowledged. No client is sent there meanwhile: its REST API ended with the daemon. A holder which is merely cut off
+//! never said goodbye, so that its pin stays.
+//!
 //! What is on its way and not known to be refused counts as done. So the guard is disarmed only in an epoch for which no
 //! earlier life of this daemon can have asked for the end of the pin, and never in one for which this life armed it to
 //! resume: both are left for another pinned epoch, which voids every proposal of the former.
@@ -27,7 +33,7 @@ use super::holder::{self, is_armed_for};
 use super::report::SERVER_FRESH;
 use super::rule::Rule;
 use super::succession::{self, grant_to_me, takes_part};
-use super::{housekeeping, operations, standby, switchover};
+use super::{fence, housekeeping, operations, standby, switchover};
 
 /// The wish. A cluster which has no database system yet is made first.
 fn is_wanted(o: &Observation) -> bool {
@@ -229,6 +235,10 @@ pub(super) fn of_other(o: &Observation, holder: Option<MemberId>) -> Decision {
         o.cluster.intent.as_ref().map(|pending| &pending.intent),
         Some(Intent::Failover { to, .. }) if *to == o.me
     );
+    let fenced = holder.filter(|_| is_pinned(o) && fence::may_end_pin(o));
+    if let Some(decision) = fenced.and_then(|holder| succession::of_silent_holder(o, holder)) {
+        return decision;
+    }
     let decision = match holder {
         None if named => return succession::of_vacant_lease(o),
         Some(holder) if named => {

@@ -63,6 +63,9 @@ pub(super) fn of_silent_holder(o: &Observation, holder: MemberId) -> Option<Deci
     if let Some(decision) = fence::of_silent_holder(o, tenure, &silent) {
         return Some(decision);
     }
+    if tenure.pinned {
+        return None;
+    }
     if let Some(decision) = cut_off::take_over(o, holder, &silent) {
         return Some(decision);
     }

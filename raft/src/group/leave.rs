@@ -11,7 +11,8 @@ use super::view::{LeaveOutcome, Proposed};
 use super::{lead, propose};
 use crate::model::{Command, MemberId, Outcome};
 
-/// Gives the vote back if the rest keeps a majority without it.
+/// Gives the vote back if the rest keeps a majority without it. The holder of a pinned epoch keeps its vote, and only
+/// says that its daemon ends on purpose: see [`crate::model::ClusterState::may_fence_pinned`].
 pub(crate) async fn leave(node: &Arc<Node>, within: Duration) -> LeaveOutcome {
     node.leaving.store(true, Ordering::Relaxed);
     match timeout(within, try_to_leave(node)).await {
@@ -34,8 +35,11 @@ async fn try_to_leave(node: &Arc<Node>) -> LeaveOutcome {
             "this node is the last voter; start it first when the cluster returns".to_owned(),
         );
     }
-    if state.lease.holder() == Some(node.id) {
-        return LeaveOutcome::KeptVote("this node holds the lease".to_owned());
+    let tenure = state.lease.tenure.as_ref().filter(|tenure| tenure.holder == node.id);
+    let kept = LeaveOutcome::KeptVote("this node holds the lease".to_owned());
+    match tenure {
+        Some(tenure) if !tenure.pinned => return kept,
+        Some(_) | None => {}
     }
     match propose::propose(node, Command::SetLeaving { id: node.id, leaving: true }).await {
         Proposed::Outcome(Outcome::Applied) => {}
@@ -43,6 +47,9 @@ async fn try_to_leave(node: &Arc<Node>) -> LeaveOutcome {
             return LeaveOutcome::KeptVote(rejection.to_string());
         }
         Proposed::Unknown(reason) => return LeaveOutcome::KeptVote(reason),
+    }
+    if tenure.is_some() {
+        return kept;
     }
     if node.leads()
         && let Some(to) = lead::successor(node)

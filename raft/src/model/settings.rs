@@ -39,6 +39,24 @@ pub struct SettingsRecord {
     pub document: String,
 }
 
+impl Settings {
+    /// Is the cluster paused? What cannot be read for sure counts as paused: the only use of the answer is to permit
+    /// something that pause forbids.
+    pub fn may_be_paused(&self) -> bool {
+        if self.document.is_empty() {
+            return false;
+        }
+        let document: Result<serde_json::Map<String, serde_json::Value>, _> =
+            serde_json::from_str(&self.document);
+        document.map_or(true, |settings| {
+            !matches!(
+                settings.get("pause"),
+                None | Some(serde_json::Value::Null | serde_json::Value::Bool(false))
+            )
+        })
+    }
+}
+
 /// Replaces the settings and remembers who did it.
 pub(super) fn set(
     state: &mut ClusterState,
@@ -124,6 +142,19 @@ mod tests {
         let mut state: ClusterState = serde_json::from_value(value).expect("read");
         change(&mut state, "{\"ttl\":5}");
         assert_eq!(kept(&state), [1, 2]);
+    }
+
+    #[test]
+    fn what_is_not_known_to_be_off_may_be_a_pause() {
+        let paused = |document: &str| {
+            Settings { document: document.to_owned(), ..Settings::default() }.may_be_paused()
+        };
+        for document in ["", "{}", r#"{"pause":null}"#, r#"{"pause":false,"ttl":5}"#] {
+            assert!(!paused(document), "{document}");
+        }
+        for document in [r#"{"pause":true}"#, r#"{"pause":"off"}"#, r#"{"pause":0}"#, "[]", "{"] {
+            assert!(paused(document), "{document}");
+        }
     }
 
     #[test]

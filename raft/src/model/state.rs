@@ -80,6 +80,14 @@ impl ClusterState {
         self.members.get(&id).is_some_and(|member| !member.votes)
     }
 
+    /// May fences end the pin of the present epoch? Only when two words of an operator say so: the daemon of the holder
+    /// was stopped while the cluster was paused, which it told before it ended, and the pause is over. Its PostgreSQL
+    /// may run on and execute, but with the fences it can acknowledge nothing that waits for standbys.
+    pub fn may_fence_pinned(&self) -> bool {
+        let has_left = self.lease.holder().is_some_and(|holder| self.leaving.contains(&holder));
+        has_left && !self.settings.may_be_paused()
+    }
+
     /// The name of a member for a sentence; its id when it is not known.
     pub fn name_of(&self, id: MemberId) -> String {
         self.members.get(&id).map_or_else(|| id.to_string(), |member| member.name.to_string())

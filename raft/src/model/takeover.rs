@@ -44,7 +44,8 @@ fn check_silence(state: &ClusterState, basis: &Basis, word: Word) -> Result<(), 
     if *basis == Basis::OperatorsWord {
         return if word.holder_is_dead { Ok(()) } else { Err(Rejection::Tenure) };
     }
-    if tenure.pinned && *basis != Basis::Vacant {
+    let is_fenced = *basis == Basis::Fenced && state.may_fence_pinned();
+    if tenure.pinned && *basis != Basis::Vacant && !is_fenced {
         return Err(Rejection::Pinned);
     }
     match basis {
@@ -85,7 +86,7 @@ pub(super) fn fence(
     position: WalPosition,
 ) -> Result<(), Rejection> {
     expect_epoch(state, epoch)?;
-    if state.lease.tenure.as_ref().is_some_and(|tenure| tenure.pinned) {
+    if state.lease.tenure.as_ref().is_some_and(|tenure| tenure.pinned) && !state.may_fence_pinned() {
         return Err(Rejection::Pinned);
     }
     let name = state.members.get(&member).map(|known| &known.name).ok_or(Rejection::Member { id: member })?;

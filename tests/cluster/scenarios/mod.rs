@@ -37,6 +37,7 @@ mod daemons;
 mod failsafe;
 mod fencing;
 mod guards;
+mod hooks;
 mod listeners;
 mod machines;
 mod modes;

@@ -131,3 +131,25 @@ fn a_switchover_works_in_pause_and_a_stopped_postgresql_is_left() {
         Ok(())
     });
 }
+
+#[test]
+fn a_daemon_that_was_stopped_in_pause_is_replaced_after_resume_where_commits_wait() {
+    run(Plan::of(3).map(|plan| plan.with_settings(&["synchronous_mode: on"])), async |cluster| {
+        let (old, _, mut workload) = super::synchronous::bring_up(cluster, 1).await?;
+        cluster.ctl(&["pause", "--wait"]).await?;
+        let status = cluster.node_mut(old)?.stop_daemon().await?;
+        ensure!(status.success(), "the daemon ended with {status}");
+        let postmaster = cluster.node(old)?.postmaster_pid()?;
+        nobody_else_leads_until(cluster, old, clock::now() + ttl(cluster) * 2).await?;
+        workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
+        cluster.ctl(&["resume"]).await?;
+        let new = cluster.wait_for_takeover(old, HEAL_LIMIT).await?;
+        ensure!(new != old, "the stopped daemon leads");
+        ensure!(cluster.node(old)?.postmaster_pid()? == postmaster, "somebody ended the old PostgreSQL");
+        workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
+        cluster.start_node(old)?;
+        ensure!(cluster.wait_until_whole(HEAL_LIMIT).await? == new, "the primary changed again");
+        workload.finish().await?;
+        Ok(())
+    });
+}

@@ -48,7 +48,7 @@ async fn wait_for_sets(cluster: &Cluster, primary: usize, wanted: &[usize]) -> R
 }
 
 /// A cluster of three in this mode, whole and synchronous, with a writer.
-async fn bring_up(cluster: &mut Cluster, count: usize) -> Result<(usize, Vec<usize>, Workload)> {
+pub(super) async fn bring_up(cluster: &mut Cluster, count: usize) -> Result<(usize, Vec<usize>, Workload)> {
     cluster.start_all()?;
     let primary = cluster.wait_until_whole(BRING_UP_LIMIT).await?;
     let others: Vec<usize> =

@@ -61,6 +61,7 @@ const PLAIN: Bounds = Bounds {
     transfer: false,
     fence: false,
     pause: false,
+    goodbye: false,
     failsafe: 0,
     lists: [0; 2],
     adopt: false,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Command, Intent, Outcome, Revision};
+use crate::model::{self, Command, Intent, Outcome};
 
 use crate::network::{CALM, HARSH, Network, Weather};
 use crate::node::NAMES;
 use crate::random::Random;
-use crate::world::{World, note, settings};
+use crate::settings::Settings;
+use crate::world::{World, note};
 
 /// Faults begin after this time, when the cluster usually runs, and stop after that one.
 pub(crate) const BEGIN: u64 = 8_000_000;
@@ -364,8 +365,8 @@ impl World {
             }
             Fault::ChangeFailsafe => done(self.setting.failsafe && self.change_failsafe()),
             Fault::Failover => done(self.ask_for_failover(place, short.is_multiple_of(2))),
-            Fault::Pause => done(self.setting.pause && self.set_pause("pause")),
-            Fault::Resume => done(self.setting.pause && self.set_pause("run")),
+            Fault::Pause => done(self.setting.pause && self.set_pause(true)),
+            Fault::Resume => done(self.setting.pause && self.set_pause(false)),
             Fault::DeclareDead => done(self.setting.pause && self.declare_dead(other)),
             Fault::ChangeSync => done(self.setting.sync && self.change_sync()),
         }
@@ -373,20 +374,27 @@ impl World {
 
     /// An operator ends what an operator began.
     fn resume(&mut self) {
-        if self.log.last().settings.document.ends_with("pause") {
-            self.set_pause("run");
-        }
+        self.set_pause(false);
     }
 
-    fn set_pause(&mut self, word: &str) -> bool {
+    fn set_pause(&mut self, pause: bool) -> bool {
+        self.change_settings(|settings| std::mem::replace(&mut settings.pause, pause) != pause)
+    }
+
+    /// An operator changes the settings, once there are any; `change` says whether it did.
+    fn change_settings(&mut self, change: impl FnOnce(&mut Settings) -> bool) -> bool {
         let Some(leader) = self.log.working_leader() else { return false };
-        let settings = &self.log.last().settings;
-        let expected = settings.revision;
-        let Some((rest, was)) = settings.document.rsplit_once(' ').filter(|_| expected.0 > 0) else {
+        let model::Settings { revision: expected, document } = self.log.last().settings.clone();
+        if expected.0 == 0 {
             return false;
-        };
-        let document = format!("{rest} {word}");
-        word != was && self.commit_at(leader, &set_settings(expected, document)) == Outcome::Applied
+        }
+        let mut settings = Settings::read(&document);
+        if !change(&mut settings) {
+            return false;
+        }
+        let document = settings.document();
+        let command = Command::SetSettings { expected, document, by: String::new(), at_ms: 0 };
+        self.commit_at(leader, &command) == Outcome::Applied
     }
 
     /// An operator names the next primary, whether or not there is one, and sometimes accepts a loss.
@@ -421,41 +429,26 @@ impl World {
     }
 
     fn change_failsafe(&mut self) -> bool {
-        let Some(leader) = self.log.working_leader() else { return false };
-        let settings = &self.log.last().settings;
-        let expected = settings.revision;
-        let Some((was, rest)) = settings.document.split_once(' ').filter(|_| expected.0 > 0) else {
-            return false;
-        };
-        let document = format!("{} {rest}", if was == "safe" { "plain" } else { "safe" });
-        self.commit_at(leader, &set_settings(expected, document)) == Outcome::Applied
+        self.change_settings(|settings| {
+            settings.safe = !settings.safe;
+            true
+        })
     }
 
     fn change_ttl(&mut self) -> bool {
-        let Some(leader) = self.log.working_leader() else { return false };
-        let expected = self.log.last().settings.revision;
-        if expected.0 == 0 {
-            return false;
-        }
-        let ttl = ["2", "4", "8", "15"][self.random.index(4)];
-        let mut words: Vec<&str> = self.log.last().settings.document.split(' ').collect();
-        words[1] = ttl;
-        let document = words.join(" ");
-        self.commit_at(leader, &set_settings(expected, document)) == Outcome::Applied
+        let ttl = [2, 4, 8, 15][self.random.index(4)];
+        self.change_settings(|settings| {
+            settings.ttl = ttl;
+            true
+        })
     }
 
     fn change_sync(&mut self) -> bool {
-        let Some(leader) = self.log.working_leader() else { return false };
-        let expected = self.log.last().settings.revision;
-        if expected.0 == 0 {
-            return false;
-        }
-        let is_paused = self.log.last().settings.document.ends_with("pause");
-        let document = settings(&mut self.random, true);
-        let document = if is_paused { document.replace("run", "pause") } else { document };
-        let failsafe = self.log.last().settings.document.split(' ').next().unwrap_or_default();
-        let document = format!("{failsafe} {document}");
-        self.commit_at(leader, &set_settings(expected, document)) == Outcome::Applied
+        let other = Settings::random(&mut self.random, false, true);
+        self.change_settings(|settings| {
+            *settings = Settings { pause: settings.pause, safe: settings.safe, ..other };
+            true
+        })
     }
 
     fn ask_for_switchover(&mut self) -> bool {
@@ -465,9 +458,4 @@ impl World {
         let intent = Intent::Switchover { from, to: None };
         self.commit_at(leader, &Command::SetIntent { intent }) == Outcome::Applied
     }
-}
-
-/// An operator's change of the settings.
-fn set_settings(expected: Revision, document: String) -> Command {
-    Command::SetSettings { expected, document, by: String::new(), at_ms: 0 }
 }

@@ -30,7 +30,8 @@ impl World {
             let guard = node.guard.as_ref().and_then(|guard| guard.armed);
             let is_guarded = guard.is_some_and(|armed| armed.deadline >= clock || is_stopped);
             let ends = node.server.as_ref().is_some_and(|server| server.stops_at.is_some());
-            if !is_guarded && !is_pinned && !ends {
+            let is_left = self.is_unguarded(place) && self.is_silenced(place);
+            if !is_guarded && !is_pinned && !is_left && !ends {
                 self.fail(format!("{} is writable without an armed guard", NAMES[place]));
             }
         }

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use crate::model::{Basis, ClusterState, Command, Epoch, Intent, MemberName, SyncSet};
 
 use crate::model_postgres::Wal;
-use crate::node::{NAMES, Node, index};
+use crate::node::{NAMES, Node, index, policy};
 use crate::world::World;
 
 #[derive(Default)]
@@ -23,9 +23,18 @@ pub(crate) struct Ledger {
     /// Former holders which fences keep from telling anybody anything new, until the lease is theirs again. One that does
     /// not know may even start its PostgreSQL once more, as long as a majority of voters knows as little.
     silenced: BTreeSet<usize>,
+    /// Those of them whose epoch was pinned: nobody guards what runs there, until its daemon is back.
+    unguarded: BTreeSet<usize>,
     /// How often clients were told something, waiting for standbys and alone.
     pub(crate) waited: u64,
     pub(crate) alone: u64,
+}
+
+impl Ledger {
+    fn no_longer_silenced(&mut self, place: usize) {
+        self.silenced.remove(&place);
+        self.unguarded.remove(&place);
+    }
 }
 
 impl World {
@@ -98,7 +107,7 @@ impl World {
                 self.ledger.covered = if to.is_asynchronous() { None } else { self.ledger.told.clone() };
             }
             Command::Grant { to, basis, .. } => {
-                self.ledger.silenced.remove(&index(*to));
+                self.ledger.no_longer_silenced(index(*to));
                 if let Some(Intent::Failover { to: named, accepts_loss, holder_is_dead }) =
                     before.intent.as_ref().map(|pending| &pending.intent)
                     && named == to
@@ -107,13 +116,15 @@ impl World {
                     // What is lost by it was told to the operator.
                     (self.ledger.covered, self.ledger.told) = (None, None);
                 }
-                if let (Basis::Fenced, Some(old)) = (basis, before.lease.holder()) {
-                    self.silence(before, index(old));
+                if let (Basis::Fenced, Some(tenure)) = (basis, &before.lease.tenure) {
+                    let old = index(tenure.holder);
+                    self.silence(before, old);
+                    if tenure.pinned {
+                        self.check_goodbye(before, old);
+                    }
                 }
             }
-            Command::Transfer { to, .. } => {
-                self.ledger.silenced.remove(&index(*to));
-            }
+            Command::Transfer { to, .. } => self.ledger.no_longer_silenced(index(*to)),
             _ => {}
         }
     }
@@ -135,6 +146,21 @@ impl World {
         }
         self.ledger.silenced.insert(old);
         self.silenced_once += u64::from(self.nodes[old].server.is_some());
+    }
+
+    /// A pin ends by fences only where the daemon of the holder was stopped in pause, and the pause is over.
+    fn check_goodbye(&mut self, before: &ClusterState, old: usize) {
+        let is_paused = policy(before, &self.first_settings).pause;
+        if is_paused || self.nodes[old].stopped_in_pause < before.lease.epoch {
+            self.fail(format!("the pin of {} was ended from elsewhere", NAMES[old]));
+        }
+        self.ledger.unguarded.insert(old);
+        self.unpinned_once += u64::from(self.nodes[old].server.is_some());
+    }
+
+    /// Nobody guards the former primary, whose pin fences ended.
+    pub(crate) fn is_unguarded(&self, place: usize) -> bool {
+        self.ledger.unguarded.contains(&place)
     }
 
     pub(crate) fn is_silenced(&self, place: usize) -> bool {

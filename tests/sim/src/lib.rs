@@ -42,6 +42,7 @@ mod node;
 mod random;
 mod reach;
 pub mod replay;
+mod settings;
 mod streams;
 mod voters;
 mod world;

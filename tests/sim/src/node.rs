@@ -10,6 +10,7 @@ use crate::ha::{
 };
 use crate::lease::BootTime;
 use crate::model::{ClusterState, Epoch, Lsn, MemberId, MemberKind, PostgresAddr, WalPosition};
+use crate::settings::Settings;
 
 use crate::daemon::Daemon;
 use crate::model_guard::Guard;
@@ -37,6 +38,8 @@ pub(crate) struct Node {
     pub(crate) place: usize,
     pub(crate) first_settings: String,
     pub(crate) is_data: bool,
+    /// The last pinned epoch of its own in which its daemon was stopped cleanly.
+    pub(crate) stopped_in_pause: Epoch,
     /// How much faster than true time its clock runs, in parts per million.
     pub(crate) ppm: i64,
     pub(crate) clock_offset: u64,
@@ -342,22 +345,17 @@ fn row(standby: usize, sender: &Walsender) -> Sender {
     }
 }
 
-/// The defaults, with an impatient start-up; the settings of this world are seven words.
+/// The defaults, with an impatient start-up; the rest is settings of this world.
 pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
     let document = if cluster.settings.document.is_empty() { first } else { &cluster.settings.document };
-    let mut words = document.split(' ');
-    let mut word = || words.next().unwrap_or_default();
-    let failsafe = word() == "safe";
-    let ttl = Duration::from_secs(word().parse().expect("a ttl"));
-    let mode = match word() {
+    let settings = Settings::read(document);
+    let mode = match settings.mode.as_str() {
         "on" => SyncMode::On,
         "quorum" => SyncMode::Quorum,
         _ => SyncMode::Off,
     };
-    let strict = word() == "strict";
-    let node_count = word().parse().expect("a number");
-    let fast_failover = word() == "fast";
-    let pause = word() == "pause";
+    let Settings { strict, count: node_count, fast: fast_failover, pause, safe: failsafe, .. } = settings;
+    let ttl = Duration::from_secs(settings.ttl);
     Policy {
         ttl,
         loop_wait: Duration::from_secs(10),

@@ -23,6 +23,7 @@ pub(crate) struct Sum {
     alone: u64,
     silenced: u64,
     pinned: u64,
+    unpinned: u64,
     memberships: u64,
     extensions: u64,
 }
@@ -44,6 +45,7 @@ impl Sum {
         self.alone += world.ledger.alone;
         self.silenced += world.silenced_once;
         self.pinned += world.pinned_steps;
+        self.unpinned += world.unpinned_once;
         self.memberships += world.memberships;
         self.extensions += world.extensions;
     }
@@ -62,6 +64,7 @@ impl Sum {
         self.alone += other.alone;
         self.silenced += other.silenced;
         self.pinned += other.pinned;
+        self.unpinned += other.unpinned;
         self.memberships += other.memberships;
         self.extensions += other.extensions;
     }
@@ -84,6 +87,7 @@ impl Sum {
             ("changes of Raft's membership", self.memberships),
             ("licences that promises extended", self.extensions),
             ("steps of a paused primary without an armed guard", self.pinned),
+            ("pins that fences ended while the old primary ran on", self.unpinned),
             ("primaries that were silenced while they ran", self.silenced),
         ];
         unmet.extend(counts.iter().filter(|(_, count)| *count == 0).map(|(what, _)| (*what).to_owned()));

@@ -164,8 +164,15 @@ impl World {
         let state = self.log.state(daemon.applied);
         let raft = &self.log.membership_at(daemon.applied).voters;
         let is_last = raft.len() <= 1 && raft.contains(&id);
+        let held = state.lease.tenure.as_ref().filter(|tenure| tenure.holder == id);
+        // The holder of a pinned epoch keeps its vote, and tells of the end of its daemon.
+        let is_pinned = held.is_some_and(|tenure| tenure.pinned);
+        if is_pinned {
+            node.stopped_in_pause = state.lease.epoch;
+        }
         let is_over = match daemon.leaves_until {
-            None => is_last || state.lease.holder() == Some(id) || !state.members.contains_key(&id),
+            None => is_last || held.is_some() && !is_pinned || !state.members.contains_key(&id),
+            Some(_) if is_pinned && state.leaving.contains(&id) => true,
             Some(until) => clock >= until || !state.lease.voters.contains(&id) && !raft.contains(&id),
         };
         if is_over {

@@ -22,6 +22,7 @@ use crate::mutants::Mutant;
 use crate::network::{Message, Network};
 use crate::node::{NAMES, Node, index, postgres_addr};
 use crate::random::Random;
+use crate::settings::Settings;
 use crate::worlds::Setting;
 
 /// True time passes in steps of this many microseconds.
@@ -65,6 +66,8 @@ pub(crate) struct World {
     pub(crate) silenced_once: u64,
     /// In how many steps a primary was writable under a pinned epoch without an armed guard.
     pub(crate) pinned_steps: u64,
+    /// How often fences ended a pin while the old primary ran on.
+    pub(crate) unpinned_once: u64,
     /// How often promises extended a licence.
     pub(crate) extensions: u64,
     /// How often Raft's membership changed.
@@ -78,17 +81,14 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(seed: u64, setting: Setting) -> Self {
         let mut random = Random::new(seed);
-        let first_settings = format!(
-            "{} {}",
-            if setting.failsafe { "safe" } else { "plain" },
-            settings(&mut random, setting.sync)
-        );
+        let first_settings = Settings::random(&mut random, setting.failsafe, setting.sync).document();
         let nodes: Vec<Node> = (0..setting.nodes)
             .map(|place| Node {
                 place,
                 first_settings: first_settings.clone(),
                 is_data: place + setting.witnesses < setting.nodes,
                 store: 0,
+                stopped_in_pause: Epoch(0),
                 ppm: i64::try_from(random.below(1001)).expect("small") - 500,
                 clock_offset: random.between(1_000_000, 1_000_000_000),
                 data: Data::empty(),
@@ -134,6 +134,7 @@ impl World {
             ledger: Ledger::default(),
             silenced_once: 0,
             pinned_steps: 0,
+            unpinned_once: 0,
             memberships: 0,
             extensions: 0,
             rules: BTreeMap::new(),
@@ -764,22 +765,4 @@ pub(crate) fn member(node: &Node) -> Member {
         postgres: node.is_data.then(|| postgres_addr(node.place)),
         tags: Tags::default(),
     }
-}
-
-/// The ttl, the synchronous mode, strict or not, how many acknowledge, whether fences alone are enough, and whether the
-/// cluster is paused.
-pub(crate) fn settings(random: &mut Random, sync: bool) -> String {
-    let mut one = |of: &[&'static str]| of[random.index(of.len())];
-    if !sync {
-        return "5 off lax 1 fast run".to_owned();
-    }
-    let words = [
-        one(&["2", "5"]),
-        one(&["off", "on", "on", "quorum", "quorum"]),
-        one(&["lax", "strict"]),
-        one(&["1", "1", "2"]),
-        one(&["fast", "fast", "slow"]),
-        "run",
-    ];
-    words.join(" ")
 }

@@ -39,10 +39,12 @@ impl<const N: usize> Lease<N> {
             }
             return;
         }
+        // The pause is over: whether it is changes nothing here.
+        let has_left = s.nodes[usize::from(last.holder)].left;
         let is_pinned_for = |rule: bool| last.pinned && rule;
         if is_majority(r.voters, s.closed_by(r.epoch)) && !is_pinned_for(self.rules.pin_refuses_closes) {
             out.push((Action::GrantClosed(id), self.grant(s, c)));
-        } else if self.bounds.fence && !is_pinned_for(self.rules.pin_refuses_fences) {
+        } else if self.bounds.fence && (!is_pinned_for(self.rules.pin_refuses_fences) || has_left) {
             let mut t = self.grant(s, c);
             t.nodes[usize::from(last.holder)].mute = last.epoch;
             out.push((Action::GrantFenced(id), t));

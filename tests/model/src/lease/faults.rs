@@ -5,7 +5,7 @@ use super::{Action, Lease, Next, State};
 
 impl<const N: usize> Lease<N> {
     /// `replay`: the state machine begins behind where it was, and comes back with the log.
-    fn restart(&self, s: &State<N>, i: usize, replay: u8) -> State<N> {
+    pub(super) fn restart(&self, s: &State<N>, i: usize, replay: u8) -> State<N> {
         let mut t = *s;
         let longest = self.longest();
         let n = &mut t.nodes[i];

@@ -158,8 +158,30 @@ impl<const N: usize> Lease<N> {
         }
     }
 
+    /// A daemon that was stopped in pause starts again: it stops what runs beside another holder, else it is a member as
+    /// before.
+    fn come_back(&self, s: &State<N>, i: usize, out: &mut Next<N>) {
+        if !s.nodes[i].left {
+            return;
+        }
+        if !s.nodes[i].alive {
+            out.push((Action::Return(i as u8), self.restart(s, i, 0)));
+            return;
+        }
+        let mut t = *s;
+        let is_superseded = s.nodes[i].applied + 1 == s.len && s.view(i).holder != i as u8;
+        if is_superseded {
+            t.nodes[i].silence();
+        }
+        if is_superseded || !s.nodes[i].is_zombie() {
+            t.nodes[i].left = false;
+            out.push((Action::Rejoin(i as u8), t));
+        }
+    }
+
     /// Pause: the guard is disarmed when the pinned epoch is seen. Resume: it is armed, then the pin ends.
     pub(super) fn pause_actions(&self, s: &State<N>, i: usize, out: &mut Next<N>) {
+        self.come_back(s, i, out);
         let Some(r) = self.acts(s, i).filter(|r| r.pinned && r.holder != NOBODY) else { return };
         let n = &s.nodes[i];
         let is_own = r.life == n.life || !self.rules.disarm_in_own_epoch;
@@ -170,6 +192,11 @@ impl<const N: usize> Lease<N> {
             m.disarmed = true;
             m.under = m.under.max(r.epoch);
             out.push((Action::Disarm(i as u8), t));
+        }
+        if self.bounds.goodbye && n.disarmed && !n.left && s.last().epoch == r.epoch {
+            let mut t = *s;
+            (t.nodes[i].alive, t.nodes[i].left) = (false, true);
+            out.push((Action::Leave(i as u8), t));
         }
         if n.won == r.epoch && n.resuming != r.epoch {
             let mut t = *s;

@@ -54,6 +54,9 @@ pub enum Action {
     Restart(u8),
     Reboot(u8),
     Die(u8),
+    Leave(u8),
+    Return(u8),
+    Rejoin(u8),
 }
 
 /// Successors of a state.
@@ -112,7 +115,7 @@ impl<const N: usize> Lease<N> {
             }
         }
         if t.zombie > 0 {
-            t.zombie = if t.nodes.iter().any(Node::is_zombie) { t.zombie + 1 } else { 0 };
+            t.zombie = if t.nodes.iter().any(Node::is_bounded_zombie) { t.zombie + 1 } else { 0 };
         }
         t
     }
@@ -222,6 +225,7 @@ impl<const N: usize> Model for Lease<N> {
             round: Round::default(),
             older: Round::default(),
             mute: 0,
+            left: false,
             resuming: 0,
             promise: 0,
             proposed: 0,

@@ -43,7 +43,7 @@ pub struct Rules {
     pub disarm_when_applied: bool,
     /// A pinned epoch is not closed.
     pub pin_refuses_closes: bool,
-    /// A pinned epoch is not fenced.
+    /// A pinned epoch is not fenced, unless its holder was stopped in pause and said so.
     pub pin_refuses_fences: bool,
     /// Resume arms the guard before it proposes an epoch that is not pinned.
     pub arm_before_resume: bool,
@@ -155,6 +155,8 @@ pub struct Bounds {
     pub transfer: bool,
     pub fence: bool,
     pub pause: bool,
+    /// Daemons are stopped in pause, and come back.
+    pub goodbye: bool,
     /// The first failsafe list; 0: none.
     pub failsafe: u8,
     /// Lists to which the holder may change it.

@@ -29,7 +29,7 @@ impl<const N: usize> Lease<N> {
     }
 
     fn comes_back(&self, t: &State<N>, n: &Node) -> bool {
-        n.alive || self.bounds.power && t.reboots < self.bounds.reboots
+        n.alive || n.left || self.bounds.power && t.reboots < self.bounds.reboots
     }
 
     fn drop_applied_records(&self, t: &mut State<N>) {

@@ -112,6 +112,8 @@ pub struct Node {
     pub older: Round,
     /// Fenced by its synchronous standbys: acknowledges nothing in epochs up to this one.
     pub mute: u8,
+    /// Replicated: its daemon was stopped in pause, and said so before.
+    pub left: bool,
     /// Volatile: the pinned epoch which it wants to end.
     pub resuming: u8,
     /// Volatile: ticks in which it wins no first renewal.
@@ -134,6 +136,11 @@ impl Node {
     /// Accepts writes, but acknowledges none.
     pub fn is_zombie(&self) -> bool {
         self.is_writable() && self.under <= self.mute && self.mute > 0
+    }
+
+    /// A zombie whose end the protocol promises.
+    pub fn is_bounded_zombie(&self) -> bool {
+        self.is_zombie() && !self.left
     }
 
     /// Stops PostgreSQL.
