@@ -170,15 +170,14 @@ impl Agent {
         }
     }
 
-    /// Takes in the answers of the voters. Closes accumulate, since they are durable; the other answers do not.
+    /// Takes in the answers of the voters.
     pub(super) fn collect_closes(&mut self) {
         let Some(new) = self.closing.answers() else { return };
-        let mut closed = new.closed.clone();
-        if let Some((old, _)) = self.closes.as_ref().filter(|(old, _)| old.epoch == new.epoch) {
-            closed.extend(old.closed.iter().copied());
-        }
-        debug!("closes of epoch {}: would {:?}, closed {closed:?}", new.epoch, new.would);
-        self.closes = Some((Closes { closed, ..new }, clock::now()));
+        let now = clock::now();
+        let (earlier, ago) = self.closes.as_ref().map(|(old, at)| (old, now.since(*at))).unzip();
+        let closes = new.after(earlier, ago.unwrap_or_default());
+        debug!("closes of epoch {}: would {:?}, closed {:?}", closes.epoch, closes.would, closes.closed);
+        self.closes = Some((closes, now));
     }
 }
 
@@ -225,11 +224,13 @@ impl Closing {
             }
             let epoch = request.epoch;
             let mut closes = Closes { epoch, ..Closes::default() };
-            let all = asked.len();
+            let (all, mut answered) = (asked.len(), 0_usize);
             // A majority is enough: a dead voter must not cost its whole time-out.
             while (closes.would.len() + closes.closed.len() + closes.silent.len()) * 2 <= all
                 && let Some(joined) = asked.join_next().await
             {
+                answered += usize::from(matches!(joined, Ok((_, Ok(Ok(_))))));
+                closes.is_answered = answered * 2 > all;
                 match joined {
                     Ok((voter, Ok(Ok(CloseVerdict::Closed)))) => {
                         closes.closed.insert(voter);

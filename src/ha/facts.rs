@@ -182,8 +182,28 @@ pub struct Closes {
     pub closed: BTreeSet<MemberId>,
     /// Voters which have heard nothing from the holder for its patience.
     pub silent: BTreeSet<MemberId>,
+    /// A majority answered the last round, whatever it said.
+    pub is_answered: bool,
+    /// How long before the last round one found no majority that answered; none: not in this epoch.
+    pub unanswered: Option<Duration>,
     /// How long ago the last round of answers came in.
     pub age: Duration,
+}
+
+impl Closes {
+    /// The answers of a round after those of an earlier one: closes accumulate, since they are durable, the others do
+    /// not.
+    pub fn after(mut self, earlier: Option<&Self>, ago: Duration) -> Self {
+        let earlier = earlier.filter(|earlier| earlier.epoch == self.epoch);
+        if let Some(earlier) = earlier {
+            self.closed.extend(earlier.closed.iter().copied());
+        }
+        self.unanswered = match earlier.and_then(|earlier| earlier.unanswered) {
+            _ if !self.is_answered => Some(Duration::ZERO),
+            before => before.map(|before| before.saturating_add(ago)),
+        };
+        self
+    }
 }
 
 /// What the guard's page says.

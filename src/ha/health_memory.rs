@@ -7,7 +7,7 @@ use pgherd_raft::model::WalPosition;
 
 use super::action::{Action, PgAction};
 use super::decision::Decision;
-use super::facts::{ControlState, DataDir, Observation, PostgresFacts};
+use super::facts::{ControlState, DataDir, Observation, PostgresFacts, Process};
 use super::health::{CRASH_LOOP, CRASH_WINDOW, Condemned, Health};
 use super::rule::Rule;
 
@@ -15,6 +15,8 @@ use super::rule::Rule;
 #[derive(Debug, Default)]
 pub struct HealthMemory {
     crashes: VecDeque<BootTime>,
+    /// The present end of the postmaster is counted: the attempts to start another one are not.
+    is_counted: bool,
     last_position: Option<WalPosition>,
     condemned: Option<Condemned>,
     stood_down: Option<BootTime>,
@@ -27,6 +29,9 @@ impl HealthMemory {
             self.last_position = Some(server.position);
         } else if may_be_standby(facts) {
             self.last_position = None;
+        }
+        if matches!(facts.process.of_any_age(), Some(Process::Running { .. })) {
+            self.is_counted = false;
         }
         self.crashes.retain(|at| now.since(*at) <= CRASH_WINDOW);
         Health {
@@ -50,8 +55,9 @@ impl HealthMemory {
         if o.job.is_none() && decision.actions.iter().any(starts) {
             let state = o.postgres.control.of_any_age().map(|control| control.state);
             // A server that the guard killed for its deadline did not end by itself, but its epoch has ended, too.
-            if state == Some(ControlState::InProduction) && self.condemned.is_none() {
+            if state == Some(ControlState::InProduction) && self.condemned.is_none() && !self.is_counted {
                 self.crashes.push_back(o.now);
+                self.is_counted = true;
             }
             while self.crashes.len() > CRASH_LOOP {
                 self.crashes.pop_front();

@@ -20,6 +20,9 @@ use super::{failsafe, health, hook, operations, pause, schedule, stopped_by_othe
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
 const START_ATTEMPTS: u32 = 3;
 
+/// With less of the licence left PostgreSQL is not started: the guard stops it 0.3 s before the deadline.
+const TOO_LATE_TO_START: Duration = Duration::from_millis(500);
+
 /// How long PostgreSQL may take to become writable where `primary_start_timeout` does not say: its default.
 const START_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -413,6 +416,15 @@ fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
         .is_some_and(|control| control.state == super::facts::ControlState::InProduction);
     if immediately && crashed && !has_standby_signal && has_successor(o) {
         return give_back(o, "Primary crashed. Failing over (primary_start_timeout is 0)".to_owned());
+    }
+    let left = o.licence().map_or(Duration::ZERO, |licence| licence.deadline.since(o.now));
+    if left < TOO_LATE_TO_START {
+        let because = format!(
+            "the licence of epoch {epoch} ends in {} ms: too soon to start PostgreSQL",
+            left.as_millis()
+        );
+        return Decision::new(State::Starting, Rule::AwaitLicence, because, SOON / 2)
+            .wait("renewals by a majority of the lease's voters");
     }
     let arm = Action::Guard(GuardAction::Arm { epoch });
     if has_standby_signal {

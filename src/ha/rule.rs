@@ -167,6 +167,8 @@ pub enum Rule {
     MayNotPromote,
     /// Another member is the better candidate.
     BetterCandidate,
+    /// Members that were cut off from each other are waited for, the holder among them.
+    AwaitReunion,
     /// The voters are asked whether they would close the epoch.
     AskToClose,
     /// The voters are asked to close the epoch.

@@ -31,6 +31,9 @@ const STREAM_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the position of a member that is silent is waited for; then it counts as unknown.
 const POSITION_PATIENCE: Duration = Duration::from_millis(500);
 
+/// After a time in which no majority answered, everybody is waited for so long: the cut-off come back one by one.
+const REUNION_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a candidate waits for in every takeover.
 pub(super) const AWAITS_POSITIONS: &str = "final positions";
 /// What it waits for when a member is silent.
@@ -97,8 +100,31 @@ fn by_expiry(o: &Observation, holder: MemberId, wait: Duration, silent: &str) ->
         let since = o.lease.quiet_for.saturating_sub(wait);
         return Some(fence::before_take_over(o, since).unwrap_or_else(|| close(o, silent)));
     }
+    if let Some(decision) = reunion(o, holder) {
+        return Some(decision);
+    }
     let ranking = rank(o, Some(holder));
     Some(my_turn(o, &ranking, Some(wait)).unwrap_or_else(|| close(o, silent)))
+}
+
+/// This node was among too few to take over, and no longer is. The holder has what nobody else may have: if it is back
+/// as well, it renews its lease; and the positions of the others are on their way.
+fn reunion(o: &Observation, holder: MemberId) -> Option<Decision> {
+    let lease = &o.cluster.lease;
+    let answers =
+        o.lease.closes.as_ref().filter(|closes| closes.epoch == lease.epoch && closes.is_answered)?;
+    let since = answers.unanswered?.saturating_add(answers.age);
+    let rest = REUNION_PATIENCE.checked_sub(since).filter(|rest| !rest.is_zero())?;
+    let name = o.cluster.name_of(holder);
+    let because =
+        format!("no majority answered until {} ms ago: {name} may be on its way back", since.as_millis());
+    let close = LeaseAction::Close { epoch: lease.epoch, voters: lease.voters.clone(), for_real: false };
+    Some(
+        Decision::new(State::CatchingUp, Rule::AwaitReunion, because, ASK_AGAIN)
+            .act(Action::AskPeers)
+            .act(Action::Lease(close))
+            .wait(format!("a renewal by {name}, {} ms at most", rest.as_millis())),
+    )
 }
 
 /// Does a take-over by this node need fences? An operator who was told what may be lost can do without.

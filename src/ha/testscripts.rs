@@ -513,6 +513,11 @@ impl Script {
                 would: ids(would.unwrap_or("")),
                 closed: ids(closed.unwrap_or("")),
                 silent: ids(silent.unwrap_or("")),
+                is_answered: true,
+                unanswered: args
+                    .take_key("unanswered")
+                    .map(|ms| ms.parse().map(Duration::from_millis))
+                    .transpose()?,
                 age: Duration::ZERO,
             });
         }

@@ -132,10 +132,10 @@ impl Daemon {
         if !over {
             return;
         }
-        let mut answers = closing.answers.clone();
-        if let Some((old, _)) = self.closes.as_ref().filter(|(old, _)| old.epoch == answers.epoch) {
-            answers.closed.extend(old.closed.iter().copied());
-        }
+        let is_answered = closing.answered * 2 > closing.asked;
+        let (earlier, ago) = self.closes.as_ref().map(|(old, at)| (old, now.since(*at))).unzip();
+        let answers =
+            Closes { is_answered, ..closing.answers.clone() }.after(earlier, ago.unwrap_or_default());
         self.closes = Some((answers, now));
         self.closing = None;
         self.wake(now);

@@ -164,7 +164,7 @@ rules! {
     HolderWithoutData RestartInPlace StartForPromotion ReserveTimeline Promote GiveBack Sick WatchdogMissing
     ArmGuard KeepSlots WidenSync ConfigureSync NarrowSync Lead Pause DisarmInPause Resume Paused TakeByWord
     HandOverStop HandOverTransfer HandOverWait HandOverRefuse AwaitPrimary Clone StartStandby Rewind Diverged StepDown
-    Inconsistent CloneAlone Follow DiscardOldData Standby CatchUp StandBack Suspect EndStream AskWhetherSilent CutOff
+    Inconsistent CloneAlone Follow DiscardOldData Standby CatchUp StandBack Suspect AwaitReunion EndStream AskWhetherSilent CutOff
     TakeCutOff Fence TakeFenced AwaitFences MayNotPromote BetterCandidate AskToClose Close TakeClosed
     TakeVacant AwaitBootstrap Restart Reinitialize AwaitRelease PrePromote PromotionCancelled BackOff StopAtOnce
     ScheduledSwitchover CancelSchedule
