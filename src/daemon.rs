@@ -22,10 +22,10 @@ use crate::agent::{
     Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, LocalCheck, Parts, PolicySource, RenewerSlot,
     watchdog_of,
 };
-use crate::api::{self, ApiSettings, ApiState, MemberClient};
+use crate::api::{self, ApiSettings, ApiState, Followed, Listening, MemberClient};
 use crate::config::{BootstrapMethod, Config, Source};
 use crate::guard::Guard;
-use crate::http_client::{HttpClient, member_settings};
+use crate::http_client::HttpClient;
 use crate::postgres::{Postgres, Postmaster};
 use crate::reread::Reread;
 use crate::tls::ServerTls;
@@ -55,7 +55,7 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let postgres = Arc::new(Postgres::new(policy.postgres(), postmaster));
     postgres.sift_parameters().await;
     let tls = ServerTls::load(&config.restapi.tls)?;
-    let to_members = to_members(&config)?;
+    let to_members = api::to_members(&config)?;
     let security = PeerSecurity::of(&config.raft)?;
     refuse_second_node(&config, &security, &to_members).await?;
     let server = PeerServer::bind_secured(&bind_addr(&config), security).await?;
@@ -64,9 +64,10 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let group = Group::start(&server, group_config(&config, &member, system_identifier)).await?;
     info!("this is {} of {}, node id {}", config.name, config.scope, group.id());
     let guard_of_api = Arc::clone(&guard);
+    let members = watch::Sender::new(to_members);
     let parameters = Arc::new(LocalCheck::new(Arc::clone(&postgres)));
     let parts = Parts {
-        members: Arc::new(MemberClient::new(member.clone(), to_members)),
+        members: Arc::new(MemberClient::new(member.clone(), members.subscribe())),
         group: group.clone(),
         postgres,
         guard,
@@ -93,10 +94,11 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
         settings: settings.subscribe(),
         tls: tls.clone(),
     };
-    let api = api::serve(&config.restapi.listen.to_string(), state)?;
+    let mut api = api::serve(Listening::of(&config.restapi), state)?;
+    let followed = Followed { tls, settings, mover: api.take_mover(), members };
     let (stop, stopping) = watch::channel(false);
     let mut signals = JoinSet::new();
-    follow(&mut signals, &configs, tls, settings);
+    signals.spawn(api::follow(configs.subscribe(), followed));
     signals.spawn(wait_for_signals(stop));
     signals.spawn(reread.run());
     notify(Service::Ready);
@@ -109,6 +111,10 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     group.shutdown().await;
     server.shutdown().await;
     signals.shutdown().await;
+    outcome(ended, &phase)
+}
+
+fn outcome(ended: Ended, phase: &Phase) -> anyhow::Result<()> {
     match ended {
         Ended::Fatal(_) if matches!(phase, Phase::StartAgain(_)) => Err(StartAgain.into()),
         Ended::Stopped => {
@@ -123,43 +129,6 @@ async fn give_vote_back(group: &Group) {
     if let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await {
         warn!("this node keeps its vote while it is down: {why}");
     }
-}
-
-/// What follows the configuration while the daemon runs.
-fn follow(
-    tasks: &mut JoinSet<()>,
-    configs: &watch::Sender<Arc<Config>>,
-    tls: ServerTls,
-    settings: watch::Sender<Arc<ApiSettings>>,
-) {
-    tasks.spawn(ApiSettings::follow(configs.subscribe(), tls.is_on(), settings));
-    tasks.spawn(follow_certificates(configs.subscribe(), tls));
-}
-
-/// Reads the certificates again whenever the configuration is read again: they may be others although it is the same.
-async fn follow_certificates(mut configs: watch::Receiver<Arc<Config>>, tls: ServerTls) {
-    while configs.changed().await.is_ok() {
-        let files = configs.borrow_and_update().restapi.tls.clone();
-        if files.certfile.is_some() != tls.is_on() {
-            warn!("restapi.certfile was added or removed: it takes effect when the daemon is started again");
-            continue;
-        }
-        let fresh = tls.clone();
-        match tokio::task::spawn_blocking(move || fresh.reload(&files)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!("the certificate of the REST API stays as it was: {error}"),
-            Err(error) => warn!("the certificate of the REST API could not be read: {error}"),
-        }
-    }
-}
-
-/// The client for other members' APIs.
-fn to_members(config: &Config) -> anyhow::Result<HttpClient> {
-    let basic = config.ctl.authentication.as_ref();
-    let authorization = basic.and_then(|basic| api::authorization(&basic.username, basic.password.expose()));
-    let client = HttpClient::new(member_settings(&config.ctl, &config.restapi), authorization);
-    client.load()?;
-    Ok(client)
 }
 
 /// Before this node joins a group: it would be a member, with a vote, that can never run a PostgreSQL.

@@ -4,7 +4,6 @@
 //! hold for every unsafe path.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::request::Parts;
@@ -12,13 +11,12 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, Uri, header};
 use futures_util::future::join_all;
 use pgherd_raft::model::{ClusterState, MAX_MEMBERS};
 use tokio::net::lookup_host;
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::warn;
 
 use super::auth::{self, Credentials};
 use super::reply::Reply;
-use crate::config::{Config, RestApi, ServerTokens};
+use crate::config::{RestApi, ServerTokens};
 use crate::tls::ClientCertificate;
 
 /// How long the system's resolver may take for a member's host name.
@@ -65,18 +63,6 @@ impl ApiSettings {
             allowlist_include_members: config.allowlist_include_members,
             headers: headers.collect(),
             hides_version: config.server_tokens == ServerTokens::ProductOnly,
-        }
-    }
-
-    /// Follows the configuration for as long as there is one.
-    pub async fn follow(
-        mut configs: watch::Receiver<Arc<Config>>,
-        is_encrypted: bool,
-        settings: watch::Sender<Arc<Self>>,
-    ) {
-        while configs.changed().await.is_ok() {
-            let config = Arc::clone(&configs.borrow_and_update());
-            settings.send_replace(Arc::new(Self::of(&config.restapi, is_encrypted).await));
         }
     }
 }
@@ -234,6 +220,7 @@ fn host_of(url: &str) -> Option<String> {
 mod tests {
     use super::super::testing;
     use super::*;
+    use crate::config::Config;
 
     fn admits(entry: &str, address: &str) -> bool {
         let network = Network::parse(entry).expect(entry);

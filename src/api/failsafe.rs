@@ -17,6 +17,7 @@ use pgherd_raft::lease::{FailsafeQuestion, FailsafeRefusal};
 use pgherd_raft::model::{Member, MemberKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::watch;
 
 use super::reply::Reply;
 use super::standing::Standing;
@@ -121,7 +122,7 @@ fn promised(question: &FailsafeQuestion) -> String {
 #[derive(Clone)]
 pub struct MemberClient {
     own: Member,
-    client: HttpClient,
+    client: watch::Receiver<HttpClient>,
 }
 
 impl fmt::Debug for MemberClient {
@@ -131,8 +132,8 @@ impl fmt::Debug for MemberClient {
 }
 
 impl MemberClient {
-    /// Asks as this member.
-    pub fn new(own: Member, client: HttpClient) -> Self {
+    /// Asks as this member, with the client that is there when it asks.
+    pub fn new(own: Member, client: watch::Receiver<HttpClient>) -> Self {
         Self { own, client }
     }
 
@@ -167,7 +168,7 @@ impl AskMember for MemberClient {
     fn ask(&self, member: &Member, question: &FailsafeQuestion) -> BoxFuture<'static, Result<(), String>> {
         let request = self.request(member, question);
         let expected = promised(question);
-        let client = self.client.clone();
+        let client = self.client.borrow().clone();
         Box::pin(async move {
             let answer = client.send(request?, MAX_BODY).await.map_err(|failure| failure.to_string())?;
             let repeated = answer.headers.get(&PROMISED).and_then(|value| value.to_str().ok());

@@ -7,7 +7,8 @@
 //! Reading order: [`standing`] (what may be said of this node now), `health` (which path is 200 when), `status`, `cluster`
 //! and `metrics` (the documents), `decisions` (what happened and why), `access` (who may change something), `wish` and
 //! `intent` (switchover and failover), `local` (restart, reload, reinitialize), `failsafe`, `settings` and
-//! `settings_history` (`/config`), `server` and `connections` (the limits).
+//! `settings_history` (`/config`), `server` and `connections` (the limits), `listening` and `follow` (what a configuration
+//! that is read again changes).
 
 mod access;
 mod auth;
@@ -16,6 +17,7 @@ mod cluster;
 mod connections;
 mod decisions;
 mod failsafe;
+mod follow;
 #[cfg(all(fuzzing, not(test)))]
 pub(crate) mod fuzzing;
 #[cfg(test)]
@@ -23,6 +25,7 @@ pub(crate) mod fuzzing;
 mod health;
 mod history;
 mod intent;
+mod listening;
 mod local;
 mod metrics;
 mod operations;
@@ -61,7 +64,9 @@ pub use access::{Allowlist, ApiSettings, Peer};
 pub use auth::Credentials;
 pub use auth::authorization;
 pub use failsafe::{MemberClient, Promises};
+pub use follow::{Followed, follow, to_members};
 pub use intent::Intents;
+pub use listening::{Listening, Mover};
 pub use server::{ApiError, ApiServer, serve};
 pub(crate) use settings::without_secrets;
 

@@ -2,7 +2,9 @@
 //!
 //! A slow or half-open client costs a place among the connections and nothing else.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -10,12 +12,12 @@ use axum::Router;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use pgherd_raft::listener;
-use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use super::connections::{Connections, InUse};
+use super::listening::{Listening, Mover, Order};
 use super::operations::Operations;
 use super::{ApiState, Peer, Shared, router};
 use crate::tls::{ServerTls, explain};
@@ -49,6 +51,14 @@ pub enum ApiError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Neither at a new address nor any more at the old one.
+    #[error("{refused}; and the old address is lost, so that the REST API is not reachable: {lost}")]
+    Nowhere {
+        /// Why not at the new one.
+        refused: Box<Self>,
+        /// Why not at the old one.
+        lost: Box<Self>,
+    },
     /// The thread could not be started.
     #[error("cannot start the thread of the REST API: {source}")]
     Thread {
@@ -61,6 +71,7 @@ pub enum ApiError {
 #[derive(Debug)]
 pub struct ApiServer {
     local_addr: SocketAddr,
+    mover: Option<Mover>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -69,6 +80,11 @@ impl ApiServer {
     /// Where it listens: the port is known even when port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Who can have it listen elsewhere; there is one.
+    pub fn take_mover(&mut self) -> Option<Mover> {
+        self.mover.take()
     }
 
     /// Stops listening, ends all connections, and waits for the thread.
@@ -86,55 +102,52 @@ impl Drop for ApiServer {
     }
 }
 
-/// Listens on `host:port` and answers until the result is dropped. A host of `*` or none means all addresses.
-pub fn serve(addr: &str, state: ApiState) -> Result<ApiServer, ApiError> {
-    let listener = listen(addr)?;
-    let failed = |source| ApiError::Listen { addr: addr.to_owned(), source };
-    let local_addr = listener.local_addr().map_err(failed)?;
+/// Listens and answers until the result is dropped.
+pub fn serve(at: impl Into<Listening>, state: ApiState) -> Result<ApiServer, ApiError> {
+    let at = at.into();
+    let listeners = at.begin()?;
+    let failed = |source| ApiError::Listen { addr: at.addr.clone(), source };
+    let first = listeners.first().ok_or_else(|| failed(std::io::ErrorKind::AddrNotAvailable.into()))?;
+    let local_addr = first.local_addr().map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|source| ApiError::Thread { source })?;
-    let listener = {
-        let _context = runtime.enter();
-        tokio::net::TcpListener::from_std(listener).map_err(failed)?
-    };
     let (stop, stopped) = oneshot::channel();
+    let (mover, orders) = Mover::new(at);
     let thread = std::thread::Builder::new()
         .name("pgherd-api".to_owned())
-        .spawn(move || runtime.block_on(accept(listener, state, stopped)))
+        .spawn(move || runtime.block_on(accept(listeners, orders, state, stopped)))
         .map_err(|source| ApiError::Thread { source })?;
-    Ok(ApiServer { local_addr, stop: Some(stop), thread: Some(thread) })
+    Ok(ApiServer { local_addr, mover: Some(mover), stop: Some(stop), thread: Some(thread) })
 }
 
-fn listen(addr: &str) -> Result<TcpListener, ApiError> {
-    let failed = |source: std::io::Error| {
-        let addr = addr.to_owned();
-        if source.kind() == std::io::ErrorKind::AddrInUse {
-            ApiError::PortInUse { addr }
-        } else {
-            ApiError::Listen { addr, source }
-        }
-    };
-    let listener = listener::listen(addr).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
-}
-
-async fn accept(listener: tokio::net::TcpListener, state: ApiState, mut stopped: oneshot::Receiver<()>) {
+async fn accept(
+    listeners: Vec<std::net::TcpListener>,
+    mut orders: mpsc::Receiver<Order>,
+    state: ApiState,
+    mut stopped: oneshot::Receiver<()>,
+) {
     let operations = Operations::default();
     let tls = state.tls.clone();
     let router = router(Shared { api: state, operations: operations.clone() });
     let mut connections = Connections::default();
+    let mut listeners = awaited(listeners);
+    let outdated = watch::Sender::new(());
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = next(&listeners) => accepted,
+            Some(order) = orders.recv() => {
+                obey(order, &mut listeners, &outdated);
+                continue;
+            }
             _ended = &mut stopped => break,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                connections.add(|in_use| converse(stream, peer, tls.clone(), router.clone(), in_use));
-            }
+            Ok((stream, peer)) => connections.add(|in_use| {
+                let outdated = outdated.subscribe();
+                converse(stream, peer, tls.clone(), router.clone(), in_use, outdated)
+            }),
             Err(source) => {
                 warn!("the REST API cannot accept a connection: {source}");
                 connections.make_room();
@@ -146,7 +159,57 @@ async fn accept(listener: tokio::net::TcpListener, state: ApiState, mut stopped:
     connections.shutdown().await;
 }
 
-async fn converse(stream: TcpStream, peer: SocketAddr, tls: ServerTls, router: Router, in_use: InUse) {
+fn awaited(listeners: Vec<std::net::TcpListener>) -> Vec<TcpListener> {
+    let awaited = listeners.into_iter().map(TcpListener::from_std);
+    let told = awaited.inspect(|listener| {
+        if let Err(source) = listener {
+            warn!("the REST API cannot accept connections at one of its addresses: {source}");
+        }
+    });
+    told.flatten().collect()
+}
+
+/// The next connection, at any of the addresses.
+async fn next(listeners: &[TcpListener]) -> std::io::Result<(TcpStream, SocketAddr)> {
+    std::future::poll_fn(|context| {
+        let ready = listeners.iter().map(|listener| listener.poll_accept(context)).find(Poll::is_ready);
+        ready.unwrap_or(Poll::Pending)
+    })
+    .await
+}
+
+fn obey(order: Order, listeners: &mut Vec<TcpListener>, outdated: &watch::Sender<()>) {
+    match order {
+        Order::Accept(others) => {
+            *listeners = awaited(others);
+            outdated.send_replace(());
+        }
+        Order::LetGo(gone) => {
+            listeners.clear();
+            // Whoever asked may have gone away.
+            gone.send(()).ok();
+        }
+        Order::Queue(queue) => {
+            for listener in listeners {
+                if let Err(source) = pgherd_raft::listener::set_queue(listener, queue) {
+                    warn!("restapi.request_queue_size does not take effect: {source}");
+                }
+            }
+        }
+        Order::EndConnections => {
+            outdated.send_replace(());
+        }
+    }
+}
+
+async fn converse(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: ServerTls,
+    router: Router,
+    in_use: InUse,
+    mut outdated: watch::Receiver<()>,
+) {
     if let Err(source) = stream.set_nodelay(true) {
         debug!("cannot set TCP_NODELAY: {source}");
     }
@@ -167,24 +230,34 @@ async fn converse(stream: TcpStream, peer: SocketAddr, tls: ServerTls, router: R
         request.extensions_mut().insert(asking.clone());
         answers.call(request)
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(NEXT_PATIENCE)
-        .max_buf_size(MAX_HEAD)
-        .half_close(true)
-        .serve_connection(TokioIo::new(accepted.stream), service);
-    let says_nothing = async {
+    let mut connection = pin!(
+        hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(NEXT_PATIENCE)
+            .max_buf_size(MAX_HEAD)
+            .half_close(true)
+            .serve_connection(TokioIo::new(accepted.stream), service)
+    );
+    let mut says_nothing = pin!(async {
         tokio::time::sleep(FIRST_PATIENCE).await;
         if in_use.has_asked() {
             std::future::pending::<()>().await;
         }
-    };
-    tokio::select! {
-        ended = connection => {
-            if let Err(source) = ended {
-                debug!("a connection to the REST API ended: {source}");
+    });
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(source) = ended {
+                    debug!("a connection to the REST API ended: {source}");
+                }
+                return;
+            }
+            () = &mut says_nothing => return debug!("a connection to the REST API asked nothing"),
+            Ok(()) = outdated.changed(), if !is_ending => {
+                is_ending = true;
+                connection.as_mut().graceful_shutdown();
             }
         }
-        () = says_nothing => debug!("a connection to the REST API asked nothing"),
     }
 }

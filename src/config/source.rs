@@ -172,20 +172,12 @@ impl Config {
         keep("namespace", self.namespace != running.namespace);
         keep("name", self.name != running.name);
         keep("raft", self.raft != running.raft);
-        let had_tls = running.restapi.tls.certfile.is_some();
-        let switches_tls = self.restapi.tls.certfile.is_some() != had_tls;
-        keep("restapi.certfile", switches_tls);
-        keep("restapi.listen", self.restapi.listen != running.restapi.listen);
         keep("postgresql.data_dir", self.postgresql.data_dir != running.postgresql.data_dir);
         keep("postgresql.config_dir", self.postgresql.config_dir != running.postgresql.config_dir);
         self.scope.clone_from(&running.scope);
         self.namespace.clone_from(&running.namespace);
         self.name.clone_from(&running.name);
         self.raft.clone_from(&running.raft);
-        self.restapi.listen.clone_from(&running.restapi.listen);
-        if switches_tls {
-            self.restapi.tls.clone_from(&running.restapi.tls);
-        }
         self.postgresql.data_dir.clone_from(&running.postgresql.data_dir);
         self.postgresql.config_dir.clone_from(&running.postgresql.config_dir);
         (self, waiting)

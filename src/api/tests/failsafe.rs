@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use pgherd_raft::RenewerFacts;
 use pgherd_raft::clock;
 use pgherd_raft::lease::{FailsafeFacts, FailsafeQuestion, StandingBack};
 use pgherd_raft::model::{Epoch, GroupId, Incarnation, Member, MemberId, Session};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::super::standing::Standing;
 use super::super::testing::{EPOCH, FakeGroup, Fate, licensed, member, protected, state, view};
@@ -19,6 +20,10 @@ use super::{NOW, changed, post, primary, standby, standing, start};
 use crate::agent::AskMember;
 use crate::http_client::HttpClient;
 use crate::tls::ClientSettings;
+
+fn called_by(authorization: Option<HeaderValue>) -> watch::Receiver<HttpClient> {
+    watch::Sender::new(HttpClient::new(ClientSettings::default(), authorization)).subscribe()
+}
 
 #[test]
 fn the_failsafe_list_is_shown_while_there_is_one() {
@@ -123,7 +128,7 @@ fn only_the_repeated_promise_counts() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (server, question) = failsafe_member(3);
     let at = |addr: SocketAddr| Member { api_url: Some(format!("http://{addr}")), ..member(3) };
-    let client = MemberClient::new(member(1), HttpClient::new(ClientSettings::default(), None));
+    let client = MemberClient::new(member(1), called_by(None));
     let ask = |addr, question: &FailsafeQuestion| runtime.block_on(client.ask(&at(addr), question));
     assert_eq!(ask(server.local_addr(), &question), Ok(()));
     let refused = FailsafeQuestion { epoch: Epoch(6), ..question.clone() };
@@ -148,7 +153,7 @@ fn only_the_repeated_promise_counts() {
     let locked = serve("127.0.0.1:0", protected(state(view(3, clock::now()), group))).expect("listens");
     assert!(ask(locked.local_addr(), &question).is_err_and(|why| why.contains("status 401")));
     let authorization = authorization("admin", "secret");
-    let known = MemberClient::new(member(1), HttpClient::new(ClientSettings::default(), authorization));
+    let known = MemberClient::new(member(1), called_by(authorization));
     let said = runtime.block_on(known.ask(&at(locked.local_addr()), &question));
     assert!(said.is_err_and(|why| why.contains("status 502")));
 }

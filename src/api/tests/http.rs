@@ -78,7 +78,7 @@ fn a_port_in_use_is_told_with_the_cure() {
     let (server, _) = start(1, Fate::Done);
     let addr = server.local_addr().to_string();
     let now = clock::now();
-    let again = serve(&addr, state(view(1, now), FakeGroup::new(Fate::Done)));
+    let again = serve(addr.as_str(), state(view(1, now), FakeGroup::new(Fate::Done)));
     let text = again.expect_err("in use").to_string();
     assert!(text.contains(&addr) && text.contains("set another restapi.listen"), "{text}");
     drop(server);

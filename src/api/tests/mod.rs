@@ -5,6 +5,7 @@ mod documents;
 mod failsafe;
 mod health;
 mod http;
+mod listening;
 mod local;
 mod told;
 mod wishes;

@@ -13,11 +13,11 @@ use crate::harness::{clock, rest, wait};
 use crate::run;
 
 /// Two data nodes without a vote, which list the witness; it lists nobody.
-fn plan() -> Result<Plan> {
+pub(super) fn plan() -> Result<Plan> {
     Plan::of(2).map(Plan::with_witness)
 }
 
-fn take_the_votes(cluster: &Cluster) -> Result<()> {
+pub(super) fn take_the_votes(cluster: &Cluster) -> Result<()> {
     let witness = cluster.nodes.iter().find(|node| node.kind == Kind::Witness).context("a witness")?;
     for node in &cluster.nodes {
         let text = node.read_config()?;

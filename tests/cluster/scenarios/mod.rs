@@ -41,6 +41,7 @@ mod hooks;
 mod listeners;
 mod machines;
 mod modes;
+mod mutual_tls;
 mod network;
 mod operations;
 mod partitions;
