@@ -5,7 +5,7 @@ use pgherd_raft::model::TagValue;
 use super::query::Query;
 use super::reply::shown;
 use super::standing::{Standing, SyncRole};
-use crate::ha::replication_state;
+use crate::ha::{PostgresState, replication_state};
 
 /// The limit without `?lag=` on `/readiness` is `maximum_lag_on_failover`, on the others there is none.
 const NO_LIMIT: u64 = u64::MAX;
@@ -19,7 +19,12 @@ pub(super) fn is_well(standing: &Standing, path: &str, query: &Query) -> Result<
     if has("standby_leader") || has("standby-leader") {
         return Ok(false);
     }
-    if has("leader") || has("master") || has("primary") || has("read-write") || path == "/" {
+    if has("leader")
+        || has("master")
+        || has("primary")
+        || has("read-write")
+        || path.trim_matches('/').is_empty()
+    {
         return Ok(standing.takes_clients());
     }
     let limit = query.size("lag")?.unwrap_or(NO_LIMIT);
@@ -34,7 +39,7 @@ pub(super) fn is_well(standing: &Standing, path: &str, query: &Query) -> Result<
     } else if has("read-only") && !has("sync") && !has("quorum") {
         standing.takes_clients() || replica()
     } else if has("health") {
-        standing.is_running()
+        PostgresState::of(&standing.view.observation) == PostgresState::Running
     } else {
         match path.trim_start_matches('/') {
             "sync" | "synchronous" => in_role(Some(SyncRole::Sync)),
@@ -84,9 +89,10 @@ fn is_replica(standing: &Standing, query: &Query, limit: u64) -> bool {
 fn has_tags(standing: &Standing, query: &Query) -> bool {
     query.iter().filter_map(|(key, value)| Some((key.strip_prefix("tag_")?, value))).all(|(name, wanted)| {
         standing.view.member.tags.get(name).is_some_and(|value| match value {
-            TagValue::Bool(value) => wanted.eq_ignore_ascii_case(&value.to_string()),
+            TagValue::Bool(value) => wanted == value.to_string(),
             TagValue::Integer(value) => wanted == value.to_string(),
-            TagValue::Float(value) => wanted == value.to_string(),
+            // With a fraction in any case, as in the status document.
+            TagValue::Float(value) => wanted == format!("{value:?}"),
             TagValue::Text(text) => wanted == *text,
         })
     })

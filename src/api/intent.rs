@@ -95,7 +95,7 @@ async fn write_schedule(api: &ApiState, schedule: ScheduledSwitchover) -> Reply 
                 Reply::text(StatusCode::ACCEPTED, "Switchover scheduled")
             }
             Ok(_) => unwritten().because(&why),
-            Err(_) => unavailable(format!("Switchover status unknown: {why}")),
+            Err(_) => unknown(Word::Switchover, &why),
         },
     }
 }
@@ -196,8 +196,7 @@ async fn withdraw(api: &ApiState, id: u64) -> Option<IntentEnd> {
 }
 
 async fn report(api: &ApiState, word: Word, intent: &Intent, end: IntentEnd) -> Reply {
-    let failed =
-        |why: &str| Reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{} failed: {why}", word.upper()));
+    let failed = |why: &str| failed(word, why);
     let holder = match end {
         IntentEnd::Done { holder } => holder,
         IntentEnd::Refused(why) => return failed(&why),
@@ -264,13 +263,17 @@ fn rejected(word: Word, rejection: &Rejection) -> Reply {
         | Rejection::StillVoter { .. }
         | Rejection::SystemIdentifier { .. }
         | Rejection::Limit { .. } => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("{} failed: {rejection}", word.upper()))
+            return failed(word, &rejection.to_string());
         }
     };
     Reply::text(code, text)
 }
 
+fn failed(word: Word, why: &str) -> Reply {
+    Reply::text(StatusCode::SERVICE_UNAVAILABLE, format!("{} failed", word.upper())).because(why)
+}
+
 fn unknown(word: Word, why: &str) -> Reply {
-    let text = format!("{} status unknown: {why}", word.upper());
-    Reply::text(StatusCode::SERVICE_UNAVAILABLE, text)
+    let text = format!("{} status unknown", word.upper());
+    Reply::text(StatusCode::SERVICE_UNAVAILABLE, text).because(why)
 }

@@ -64,6 +64,13 @@ impl Reply {
         }
     }
 
+    /// The reason beside the text; empty: there is none.
+    #[cfg(test)]
+    pub(super) fn reason(&self) -> &str {
+        let reason = self.headers.iter().find(|(name, _)| *name == REASON);
+        reason.and_then(|(_, value)| value.to_str().ok()).unwrap_or_default()
+    }
+
     /// With one more header.
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));

@@ -14,7 +14,7 @@ use pgherd_raft::model::{
 use serde_json::{Map, Value};
 use tracing::info;
 
-use super::reply::Reply;
+use super::reply::{Reply, shown};
 use super::{ApiState, Shared, body};
 use crate::config;
 
@@ -78,8 +78,14 @@ pub(super) async fn write(api: &ApiState, change: &Change) -> Reply {
             Ok(None) => return told(&state.settings.document),
             Err(refusal) => return refusal,
         };
-        if let Err(refusal) = ask_postgresql(api, &state, &next, change.way).await {
-            return refusal;
+        let mut mistakes = next.mistakes;
+        for mistake in postgresqls_mistakes(api, &state, &next.document, change.way).await {
+            if !mistakes.contains(&mistake) {
+                mistakes.push(mistake);
+            }
+        }
+        if !mistakes.is_empty() {
+            return Reply::text(StatusCode::BAD_REQUEST, mistakes.join("\n"));
         }
         let command = Command::SetSettings {
             expected: next.revision,
@@ -107,14 +113,14 @@ pub(super) async fn write(api: &ApiState, change: &Change) -> Reply {
     Reply::text(StatusCode::CONFLICT, "others changed the settings again and again: ask again")
 }
 
-/// Refuses parameters with which PostgreSQL would not start, as far as it can tell. It is not asked about what stays as
-/// it is: most changes are not about parameters, and some are urgent.
-async fn ask_postgresql(api: &ApiState, state: &ClusterState, next: &Next, way: Way) -> Result<(), Reply> {
+/// Parameters with which PostgreSQL would not start, as far as it can tell. It is not asked about what stays as it is: most
+/// changes are not about parameters, and some are urgent.
+async fn postgresqls_mistakes(api: &ApiState, state: &ClusterState, next: &str, way: Way) -> Vec<String> {
     let read = |document: &str| serde_json::from_str(document).unwrap_or(Value::Null);
-    let (before, after): (Value, Value) = (read(&state.settings.document), read(&next.document));
+    let (before, after): (Value, Value) = (read(&state.settings.document), read(next));
     let parameters = |document: &Value| document.pointer("/postgresql/parameters").cloned();
     if way == Way::Patch && parameters(&before) == parameters(&after) {
-        return Ok(());
+        return Vec::new();
     }
     let mut mistakes = api.parameters.mistakes(&after).await;
     if !mistakes.is_empty() && way == Way::Patch {
@@ -122,10 +128,7 @@ async fn ask_postgresql(api: &ApiState, state: &ClusterState, next: &Next, way: 
         let known = api.parameters.mistakes(&before).await;
         mistakes.retain(|mistake| !known.contains(mistake));
     }
-    if mistakes.is_empty() {
-        return Ok(());
-    }
-    Err(Reply::text(StatusCode::BAD_REQUEST, mistakes.join("\n")))
+    mistakes
 }
 
 fn cut(by: &str) -> String {
@@ -150,6 +153,8 @@ struct Next {
     document: String,
     /// The revision which it replaces.
     revision: Revision,
+    /// Why it must not be written.
+    mistakes: Vec<String>,
     /// What whoever asked should know.
     warnings: String,
 }
@@ -179,13 +184,10 @@ fn next(state: &ClusterState, change: &Change) -> Result<Option<Next>, Reply> {
         let texts = found.iter().filter(|(severity, _)| *severity == wanted).map(|(_, text)| text.as_str());
         texts.collect::<Vec<_>>()
     };
-    let errors = of(Severity::Error);
-    if !errors.is_empty() {
-        return Err(Reply::text(StatusCode::BAD_REQUEST, errors.join("\n")));
-    }
+    let mistakes = of(Severity::Error).into_iter().map(str::to_owned).collect();
     let warnings = of(Severity::Warning).join("; ");
     let document = Value::Object(document).to_string();
-    Ok(Some(Next { document, revision: state.settings.revision, warnings }))
+    Ok(Some(Next { document, revision: state.settings.revision, mistakes, warnings }))
 }
 
 pub(super) fn parsed(document: &str) -> Option<Map<String, Value>> {
@@ -334,13 +336,16 @@ mod tests {
         let group = FakeGroup::new(Fate::Done);
         let wrong = json!({
             "ttl": -5, "pause": 7, "standby_cluster": {"host": "a", "password": "hidden"}, "a\"b": 1, "slots": {"\t": 1},
-            "postgresql": {"recovery_conf": {"primary_conninfo": "host=a password=hidden"}},
+            "postgresql": {
+                "recovery_conf": {"primary_conninfo": "host=a password=hidden"}, "parameters": {"work_mem": "much"},
+            },
         });
         for way in [Way::Patch, Way::Put] {
             let (code, body) = ask(&group, way, wrong.clone()).await;
             assert_eq!(code, 400, "{body}");
             let secret = "postgresql.recovery_conf.primary_conninfo";
-            for word in ["ttl", "pause", "standby_cluster.password", "the settings: ", "slots: ", secret] {
+            let own = "postgresql.parameters.work_mem";
+            for word in ["ttl", "pause", "standby_cluster.password", "the settings: ", "slots: ", secret, own] {
                 assert!(body.lines().any(|line| line.starts_with(word)), "{word} is missing in {body}");
             }
             assert!(!body.contains("hidden"), "{body}");

@@ -203,13 +203,13 @@ async fn perform(
 ) -> Result<(), Failure> {
     let answer = ask_a_member(sources, client, cluster, request).await?;
     if !answer.status.is_success() {
+        let because = answer.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         // The member does not know yet how it ended, or has lost sight of it.
         if answer.status == StatusCode::SERVICE_UNAVAILABLE && answer.body.contains("status unknown") {
-            output.say(&format!("{} {}: look at `pgherdctl list`", local_time(MOMENT), answer.body));
+            output.say(&format!("{} {}{because}: look at `pgherdctl list`", local_time(MOMENT), answer.body));
             return Err(Failure::Told);
         }
         let title = if request.action == "failover" { "Failover" } else { "Switchover" };
-        let because = answer.reason.map_or_else(String::new, |reason| format!(" ({reason})"));
         let code = answer.status.as_u16();
         output.say(&format!("{title} failed, details: {code}, {}{because}", answer.body));
         return Err(Failure::Told);

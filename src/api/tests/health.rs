@@ -173,7 +173,7 @@ fn a_replica_is_asked_for_lag_and_tags() {
     assert!(!well("/replica", "tag_rack=a"));
     assert!(!well("/replica", "tag_missing=1"));
     assert!(!well("/read-only", "tag_rack=a"));
-    assert!(well("/health", "tag_clonefrom=True"));
+    assert!(!well("/health", "tag_clonefrom=True"));
     assert!(ready("lag=56"));
     assert!(!ready("lag=55"));
     assert!(ready("lag=0&mode=write"));
