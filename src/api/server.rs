@@ -2,6 +2,7 @@
 //!
 //! A slow or half-open client costs a place among the connections and nothing else.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::task::Poll;
@@ -9,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, header};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -220,7 +222,7 @@ async fn converse(
     };
     let client = accepted.client;
     let answers = TowerToHyperService::new(router);
-    let asking = in_use.clone();
+    let (asking, changes) = (in_use.clone(), outdated.clone());
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         asking.asked();
         request.extensions_mut().insert(Peer(peer));
@@ -228,7 +230,14 @@ async fn converse(
             request.extensions_mut().insert(client);
         }
         request.extensions_mut().insert(asking.clone());
-        answers.call(request)
+        let (answer, changes) = (answers.call(request), changes.clone());
+        async move {
+            let mut response = answer.await?;
+            if changes.has_changed().unwrap_or(true) {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut connection = pin!(
         hyper::server::conn::http1::Builder::new()
@@ -256,7 +265,10 @@ async fn converse(
             () = &mut says_nothing => return debug!("a connection to the REST API asked nothing"),
             Ok(()) = outdated.changed(), if !is_ending => {
                 is_ending = true;
-                connection.as_mut().graceful_shutdown();
+                // Who has asked nothing yet may be about to, and shall not go without an answer: it is the last one.
+                if in_use.has_asked() {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
         }
     }

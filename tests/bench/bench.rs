@@ -7,6 +7,7 @@
 mod bring_up;
 mod classes;
 mod figures;
+mod half_open;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod idle;
@@ -35,6 +36,7 @@ PART, all by default; `faults` means all fault classes:
   bring-up              empty directories until a primary and two streaming standbys
   idle                  memory, CPU, writes and fsyncs of an idle cluster of two nodes and a witness
   requests              OPTIONS /primary over 16 connections
+  half-open             OPTIONS /primary beside 400 connections that say nothing, or not enough
   picture               the table and the picture in docs, from the kept results; every run of fault classes makes
                         them, too
 
@@ -42,7 +44,7 @@ Fault classes, each on one cluster of three:
 ";
 
 /// What is measured beside the fault classes.
-const OTHERS: &[&str] = &["bring-up", "idle", "requests"];
+const OTHERS: &[&str] = &["bring-up", "idle", "requests", "half-open"];
 const PICTURE: &str = "picture";
 const FAULTS: &str = "faults";
 
@@ -127,6 +129,7 @@ async fn run(arguments: &Arguments) -> Result<()> {
             "bring-up" => bring_up::run(arguments.repeat.div_ceil(3)).await?,
             "idle" => idle::run().await?,
             "requests" => requests::run().await?,
+            "half-open" => half_open::run().await?,
             name => {
                 if let Some(class) = Class::named(name) {
                     if class.needs_network() && !is_here(class, arguments)? {
