@@ -14,7 +14,7 @@ use pgherd_raft::model::{
 use serde_json::{Map, Value};
 use tracing::info;
 
-use super::reply::{Reply, shown};
+use super::reply::Reply;
 use super::{ApiState, Shared, body};
 use crate::config;
 
@@ -345,7 +345,8 @@ mod tests {
             assert_eq!(code, 400, "{body}");
             let secret = "postgresql.recovery_conf.primary_conninfo";
             let own = "postgresql.parameters.work_mem";
-            for word in ["ttl", "pause", "standby_cluster.password", "the settings: ", "slots: ", secret, own] {
+            for word in ["ttl", "pause", "standby_cluster.password", "the settings: ", "slots: ", secret, own]
+            {
                 assert!(body.lines().any(|line| line.starts_with(word)), "{word} is missing in {body}");
             }
             assert!(!body.contains("hidden"), "{body}");
