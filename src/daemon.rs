@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use crate::agent::{
     Agent, Ended, FencingCommand, GuardSlot, GuardedPostmaster, LocalCheck, Parts, PolicySource, RenewerSlot,
-    watchdog_of,
+    SlotBoard, watchdog_of,
 };
 use crate::api::{self, ApiSettings, ApiState, Followed, Listening, MemberClient};
 use crate::config::{BootstrapMethod, Config, Source};
@@ -66,8 +66,10 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let guard_of_api = Arc::clone(&guard);
     let members = watch::Sender::new(to_members);
     let parameters = Arc::new(LocalCheck::new(Arc::clone(&postgres)));
+    let slots = Arc::new(SlotBoard::default());
     let parts = Parts {
-        members: Arc::new(MemberClient::new(member.clone(), members.subscribe())),
+        members: Arc::new(MemberClient::new(member.clone(), members.subscribe(), Arc::clone(&slots))),
+        slots: Arc::clone(&slots),
         group: group.clone(),
         postgres,
         guard,
@@ -89,6 +91,7 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
         has_ended: Arc::new(move || guard_of_api.has_ended()),
         intents: Arc::new(group.clone()),
         promises: Arc::new(group.clone()),
+        slots,
         actions: agent.operator(),
         parameters,
         settings: settings.subscribe(),
@@ -104,9 +107,7 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     notify(Service::Ready);
     let ended = Box::pin(agent.run(stopping)).await;
     let phase = group.watch().borrow().phase.clone();
-    if phase == Phase::Member {
-        give_vote_back(&group).await;
-    }
+    leave(&group, &phase).await;
     drop(api);
     group.shutdown().await;
     server.shutdown().await;
@@ -125,8 +126,11 @@ fn outcome(ended: Ended, phase: &Phase) -> anyhow::Result<()> {
     }
 }
 
-async fn give_vote_back(group: &Group) {
-    if let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await {
+/// Gives this node's vote back, so that the others keep a majority without it.
+async fn leave(group: &Group, phase: &Phase) {
+    if *phase == Phase::Member
+        && let LeaveOutcome::KeptVote(why) = group.leave(LEAVE_PATIENCE).await
+    {
         warn!("this node keeps its vote while it is down: {why}");
     }
 }

@@ -81,6 +81,10 @@ impl Agent {
     }
 
     async fn on_postgres(&mut self, o: &Observation, action: &PgAction) -> Result<(), String> {
+        if let PgAction::KeepSlots { steps } = action {
+            self.slots.start(&self.parts.postgres, steps, o);
+            return Ok(());
+        }
         if action.job().is_some() {
             let postgres = self.postgres_for(o, action);
             self.jobs.start(postgres, action, o.cluster.lease.epoch).await;

@@ -124,12 +124,13 @@ fn describe(action: &PgAction) -> String {
         PgAction::Restart { .. } => "restart in progress".to_owned(),
         PgAction::Restore => "bootstrap without leader in progress".to_owned(),
         PgAction::Reinitialize { .. } => "reinitialize in progress".to_owned(),
+        PgAction::CopySlots { .. } => "copy_logical_slots in progress".to_owned(),
         PgAction::Follow { .. }
         | PgAction::Fence { .. }
         | PgAction::SetSync { .. }
         | PgAction::DiscardOldData
         | PgAction::DiscardIncomplete
-        | PgAction::EnsureSlots { .. } => format!("{action:?}"),
+        | PgAction::KeepSlots { .. } => format!("{action:?}"),
     }
 }
 

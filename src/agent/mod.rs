@@ -19,6 +19,8 @@ mod parameters;
 mod policy;
 mod postmaster;
 mod recorder;
+mod slot_board;
+mod slots;
 mod tell;
 pub mod view;
 mod watchdog;
@@ -46,6 +48,7 @@ pub use parameters::LocalCheck;
 pub use policy::PolicySource;
 pub use postmaster::GuardedPostmaster;
 use recorder::Recorder;
+pub use slot_board::SlotBoard;
 use view::View;
 pub use watchdog::watchdog_of;
 
@@ -73,6 +76,8 @@ pub struct Parts {
     pub renewer: Arc<RenewerSlot>,
     /// How other members are asked to stand back.
     pub members: Arc<dyn AskMember>,
+    /// Positions of slots that travel with failsafe's questions.
+    pub slots: Arc<SlotBoard>,
     /// This node as its configuration describes it.
     pub member: Member,
     /// The cluster's name.
@@ -111,6 +116,7 @@ pub struct Agent {
     recorder: Recorder,
     historian: history::Historian,
     callbacks: callbacks::Callbacks,
+    slots: slots::SlotKeeper,
     operations: operations::Operations,
     operator: Arc<operations::Operator>,
     closing: act::Closing,
@@ -152,6 +158,7 @@ impl Agent {
         let cut_offs = cut_off::CutOffs::new(parts.fencing.clone(), Arc::clone(&wake));
         let watchdog = watchdog::Watchdog::new(parts.watchdog.clone());
         let (operations, operator) = operations::Operations::new(parts.reload.clone());
+        let slots = slots::SlotKeeper::new(Arc::clone(&wake), Arc::clone(&parts.slots));
         let mut agent = Self {
             parts,
             me,
@@ -161,6 +168,7 @@ impl Agent {
             recorder,
             historian: history::Historian::default(),
             callbacks: callbacks::Callbacks::start(),
+            slots,
             operations,
             operator: Arc::new(operator),
             closing: act::Closing::new(Arc::clone(&wake)),
@@ -238,6 +246,7 @@ impl Agent {
             if let Some(ended) = over {
                 break ended;
             }
+            self.slots.tell(&observation, &decision);
             self.health.note(&observation, &decision);
             self.direct_probes(&observation);
             self.act(&observation, &decision).await;
@@ -251,6 +260,7 @@ impl Agent {
         self.historian.end().await;
         self.recorder.end().await;
         self.callbacks.end().await;
+        self.slots.end().await;
         ended
     }
 
@@ -355,6 +365,7 @@ impl Agent {
     fn publish(&mut self, observation: &Observation, decision: &Decision) {
         let mut report = ha::own_report(observation);
         decision.state.as_str().clone_into(&mut report.state);
+        self.slots.publish(&report);
         let news = (report.is_running, report.is_in_recovery, report.stream_ended, report.shutting_down);
         if self.reported.replace(news) != Some(news) {
             self.parts.group.exchange_reports_soon();

@@ -14,7 +14,7 @@ use super::licence::ExtendGuard;
 use crate::guard::Guard;
 use crate::ha::{
     Closes, Consensus, DataDir, Fact, GuardFacts, Health, LeaseFacts, MemberReport, Observation,
-    PostgresFacts, SyncNames,
+    PostgresFacts, SlotFacts, SyncNames,
 };
 
 /// The local PostgreSQL is given this long to show itself; its parts have shorter limits of their own.
@@ -78,6 +78,7 @@ impl Agent {
         self.jobs.collect();
         self.collect_closes();
         self.cut_offs.collect();
+        self.slots.collect();
         let mut postgres = self.observe_postgres().await;
         let view = std::sync::Arc::clone(&self.parts.group.watch().borrow());
         if view.phase == Phase::Member {
@@ -86,7 +87,7 @@ impl Agent {
         let now = clock::now();
         postgres.health = self.health.complete(self.parts.postgres.health(), &postgres, now);
         let policy = self.parts.policy.policy();
-        Observation {
+        let mut observation = Observation {
             now,
             me: self.me,
             consensus: Consensus {
@@ -112,9 +113,12 @@ impl Agent {
             wall_ms: wall_ms(),
             operation: None,
             scheduled_restart: None,
+            slots: SlotFacts::default(),
             policy,
             cluster: state_to_decide_on(&view),
-        }
+        };
+        observation.slots = self.slots.facts(&observation);
+        observation
     }
 
     async fn observe_postgres(&mut self) -> PostgresFacts {

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pgherd_raft::model::{Revision, Settings as ClusterSettings};
+use pgherd_raft::model::{Revision, Settings as ClusterSettings, Tags};
 use serde_json::Value;
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::config::{self, Adjusted, Config, Effective, Problem, SynchronousMode, effective_parameters};
-use crate::ha::{CommitWaitsFor, Policy, SyncMode, SyncPolicy};
+use crate::ha::{CommitWaitsFor, Policy, SlotKind, SlotMatcher, SlotPolicy, SyncMode, SyncPolicy};
 use crate::postgres::{self, BootstrapUser, Credentials, Secret};
 
 /// Reads the cluster's settings and this node's configuration; before the cluster has settings, those which this node
@@ -129,6 +129,7 @@ impl PolicySource {
             sync: self.sync(),
             use_pg_rewind: self.effective.postgresql.use_pg_rewind,
             use_slots: d.postgresql.use_slots,
+            slots: slots(d),
             bootstrap_settings: self.first.to_string(),
         }
     }
@@ -181,13 +182,16 @@ impl PolicySource {
         let (local, shared) = (&self.config.postgresql, &effective.postgresql);
         let cluster = &effective.dynamic.postgresql;
         let bootstrap = self.config.bootstrap.as_ref();
-        let (parameters, adjusted) = effective_parameters(
+        let (mut parameters, adjusted) = effective_parameters(
             self.major,
             &self.config.scope,
             &local.listen,
             &cluster.parameters,
             &local.parameters,
         );
+        if needs_feedback(&effective.dynamic, &self.config.tags) {
+            parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
+        }
         if warns {
             let mut told = self.told_of_parameters.lock().unwrap_or_else(PoisonError::into_inner);
             for adjusted in adjusted.iter().filter(|adjusted| !told.contains(adjusted)) {
@@ -233,6 +237,32 @@ impl PolicySource {
             ..postgres::Settings::new(&self.config.scope, name, &local.data_dir, local.listen.port)
         }
     }
+}
+
+fn slots(d: &config::Dynamic) -> SlotPolicy {
+    let kind = |slot: &config::PermanentSlot| match slot {
+        config::PermanentSlot::Physical => SlotKind::Physical,
+        config::PermanentSlot::Logical { database, plugin } => {
+            SlotKind::Logical { database: database.clone(), plugin: plugin.clone() }
+        }
+    };
+    let matcher = |of: &config::IgnoredSlots| SlotMatcher {
+        name: of.name.clone(),
+        slot_type: of.slot_type.clone(),
+        database: of.database.clone(),
+        plugin: of.plugin.clone(),
+    };
+    SlotPolicy {
+        member_ttl: d.member_slots_ttl,
+        permanent: d.slots.iter().map(|(name, slot)| (name.clone(), kind(slot))).collect(),
+        ignored: d.ignore_slots.iter().map(matcher).collect(),
+    }
+}
+
+/// Without it the primary removes what a standby's logical slots, or those of standbys below it, need for decoding.
+fn needs_feedback(d: &config::Dynamic, tags: &Tags) -> bool {
+    let has_logical = d.slots.values().any(|slot| matches!(slot, config::PermanentSlot::Logical { .. }));
+    has_logical && !tags.flag("nostream")
 }
 
 fn replica_method((name, method): (&String, Option<&config::ReplicaMethod>)) -> postgres::ReplicaMethod {

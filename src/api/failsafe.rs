@@ -5,6 +5,7 @@
 //! status 200 with a header that repeats what was promised: whoever answers 200 to everything promised nothing.
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -14,7 +15,7 @@ use http_body_util::Full;
 use pgherd_raft::Group;
 use pgherd_raft::group::StoreFailed;
 use pgherd_raft::lease::{FailsafeQuestion, FailsafeRefusal};
-use pgherd_raft::model::{Member, MemberKind};
+use pgherd_raft::model::{Lsn, Member, MemberKind};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ use tokio::sync::watch;
 use super::reply::Reply;
 use super::standing::Standing;
 use super::{Shared, body};
-use crate::agent::AskMember;
+use crate::agent::{AskMember, SlotBoard};
 use crate::http_client::HttpClient;
 
 /// What was promised, as `MEMBER/EPOCH/INCARNATION/ROUND` in hexadecimal.
@@ -69,6 +70,9 @@ fn patroni_url(member: &Member) -> Option<String> {
 
 #[derive(Deserialize)]
 struct Body {
+    /// How far the primary's slots have come. What is no position is passed over: a promise does not depend on it.
+    #[serde(default)]
+    slots: Value,
     #[serde(default)]
     pgherd: Option<FailsafeQuestion>,
 }
@@ -87,15 +91,20 @@ pub(super) async fn post(shared: Shared, request: Request) -> Reply {
     if standing.is_primary() {
         return Reply::text(StatusCode::INTERNAL_SERVER_ERROR, "Running as a leader");
     }
-    let question = match serde_json::from_slice(&body) {
-        Ok(Body { pgherd: Some(question) }) => question,
-        Ok(Body { pgherd: None }) => {
+    let (question, slots) = match serde_json::from_slice(&body) {
+        Ok(Body { pgherd: Some(question), slots }) => (question, slots),
+        Ok(Body { pgherd: None, .. }) => {
             return bad("the body has no question under the key pgherd: nothing is promised".to_owned());
         }
         Err(source) => return bad(format!("not a question: {source}")),
     };
     match shared.api.promises.promise(question.clone()).await {
-        Ok(Ok(())) => accepted(&standing, &question),
+        Ok(Ok(())) => {
+            let positions = slots.as_object().into_iter().flatten();
+            let positions = positions.filter_map(|(name, lsn)| Some((name.clone(), lsn.as_u64()?)));
+            shared.api.slots.tell(question.holder, positions);
+            accepted(&standing, &question)
+        }
         Ok(Err(refusal)) => Reply::text(StatusCode::PRECONDITION_FAILED, refusal.to_string()),
         Err(failed) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, failed.to_string()),
     }
@@ -123,6 +132,7 @@ fn promised(question: &FailsafeQuestion) -> String {
 pub struct MemberClient {
     own: Member,
     client: watch::Receiver<HttpClient>,
+    slots: Arc<SlotBoard>,
 }
 
 impl fmt::Debug for MemberClient {
@@ -132,9 +142,9 @@ impl fmt::Debug for MemberClient {
 }
 
 impl MemberClient {
-    /// Asks as this member, with the client that is there when it asks.
-    pub fn new(own: Member, client: watch::Receiver<HttpClient>) -> Self {
-        Self { own, client }
+    /// Asks as this member, with the client that is there when it asks, and tells the positions of its slots.
+    pub fn new(own: Member, client: watch::Receiver<HttpClient>, slots: Arc<SlotBoard>) -> Self {
+        Self { own, client, slots }
     }
 
     fn request(
@@ -151,7 +161,7 @@ impl MemberClient {
             "name": self.own.name,
             "conn_url": conn_url,
             "api_url": patroni_url(&self.own),
-            "slots": {},
+            "slots": self.slots.own(),
             "pgherd": question,
         });
         axum::http::Request::builder()
@@ -169,10 +179,13 @@ impl AskMember for MemberClient {
         let request = self.request(member, question);
         let expected = promised(question);
         let client = self.client.borrow().clone();
+        let (slots, slot) = (Arc::clone(&self.slots), member.name.slot_name());
         Box::pin(async move {
             let answer = client.send(request?, MAX_BODY).await.map_err(|failure| failure.to_string())?;
             let repeated = answer.headers.get(&PROMISED).and_then(|value| value.to_str().ok());
             if answer.status == StatusCode::OK && repeated == Some(expected.as_str()) {
+                let lsn = answer.headers.get(&LSN).and_then(|value| value.to_str().ok()?.parse().ok());
+                lsn.into_iter().for_each(|lsn| slots.answered(slot.clone(), Lsn(lsn)));
                 return Ok(());
             }
             let said = String::from_utf8_lossy(&answer.body);

@@ -55,6 +55,7 @@ use axum::response::{IntoResponse, Response};
 use pgherd_raft::RenewerFacts;
 use tokio::sync::watch;
 
+use crate::agent::SlotBoard;
 use crate::agent::operations::LocalActions;
 use crate::agent::view::View;
 use crate::config::ParameterCheck;
@@ -98,6 +99,8 @@ pub struct ApiState {
     pub intents: Arc<dyn Intents>,
     /// Who stands back for a primary without a majority.
     pub promises: Arc<dyn Promises>,
+    /// Positions of slots that come and go with failsafe's questions.
+    pub slots: Arc<SlotBoard>,
     /// What is asked of this node alone.
     pub actions: Arc<dyn LocalActions>,
     /// Who knows with which parameters PostgreSQL would start.

@@ -116,11 +116,18 @@ fn explanation(standing: &Standing) -> Value {
         "because": decision.because,
         "epoch": standing.view.observation.cluster.lease.epoch,
     });
-    if let (Some(url), Some(object)) = (&standing.view.proxy_url, explanation.as_object_mut()) {
+    let Some(object) = explanation.as_object_mut() else { return explanation };
+    if let Some(url) = &standing.view.proxy_url {
         object.insert("proxy_url".to_owned(), json!(url));
     }
-    if let (Some(waiting), Some(object)) = (&decision.waiting_for, explanation.as_object_mut()) {
+    if let Some(waiting) = &decision.waiting_for {
         object.insert("waiting_for".to_owned(), json!(waiting));
+    }
+    let report = own_report(&standing.view.observation);
+    if !report.slots.is_empty() {
+        let slots = report.slots.iter().map(|(name, slot)| (name.clone(), json!(slot.lsn.0)));
+        object.insert("slots".to_owned(), Value::Object(slots.collect()));
+        object.insert("retain_slots".to_owned(), json!(report.retained_slots));
     }
     explanation
 }

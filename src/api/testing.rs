@@ -92,7 +92,8 @@ pub(super) fn server(is_in_recovery: bool) -> Server {
             slot: Some("node2".to_owned()),
         }),
         senders: if is_in_recovery { Vec::new() } else { vec![sender("node2"), sender("node3")] },
-        physical_slots: Vec::new(),
+        slots: Vec::new(),
+        is_logical: false,
         version: 150_018,
         started_at: "2026-11-20 17:02:11.123456+00".to_owned(),
     }
@@ -138,6 +139,8 @@ fn report(number: u64) -> MemberReport {
         leaves_sync: false,
         scheduled_restart: None,
         pending_restart: BTreeMap::new(),
+        slots: BTreeMap::new(),
+        retained_slots: BTreeSet::new(),
     }
 }
 
@@ -158,6 +161,7 @@ fn policy() -> Policy {
         sync: crate::ha::SyncPolicy::default(),
         use_pg_rewind: true,
         use_slots: true,
+        slots: crate::ha::SlotPolicy::default(),
         bootstrap_settings: "{}".to_owned(),
     }
 }
@@ -222,6 +226,7 @@ pub(super) fn view(number: u64, now: BootTime) -> View {
             wall_ms: 1_790_000_000_000,
             operation: None,
             scheduled_restart: None,
+            slots: crate::ha::SlotFacts::default(),
             policy: policy(),
         },
         decision: Decision {
@@ -451,6 +456,7 @@ pub(super) fn state(view: View, group: Arc<FakeGroup>) -> ApiState {
         renewer: Arc::new(renewer),
         has_ended: Arc::new(|| false),
         promises: Arc::clone(&group) as Arc<dyn Promises>,
+        slots: Arc::default(),
         intents: group,
         actions: Arc::new(FakeActions::default()),
         parameters: Arc::new(FakeCheck),

@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use pgherd_raft::config::{Problem, Report, Section, Unit, not_a, read_boolean, shown_key};
+use pgherd_raft::config::{Problem, Report, Section, Unit, not_a, read_boolean};
 use pgherd_raft::model::TTL_LIMITS_MS;
 use pgherd_raft::yaml::{Node, Place, Value};
 
 use super::parameters::unusable;
+use super::slots::{self, IgnoredSlots, PermanentSlot};
 use super::validate::postgresql::{parameters, shared_with_cluster};
 use super::validate::without_effect_when_on;
 
@@ -57,10 +58,10 @@ pub struct Dynamic {
     pub primary_race_backoff: Duration,
     /// Automation is off.
     pub pause: bool,
-    /// Permanent slots as they were written: a JSON object.
-    pub slots: serde_json::Value,
-    /// Slots to leave alone as they were written: a JSON list.
-    pub ignore_slots: serde_json::Value,
+    /// Permanent slots by name.
+    pub slots: BTreeMap<String, PermanentSlot>,
+    /// Slots to leave alone.
+    pub ignore_slots: Vec<IgnoredSlots>,
     /// The remote primary of a standby cluster as it was written: a JSON object; none: this is a cluster of its own.
     pub standby_cluster: Option<serde_json::Value>,
     /// The section `postgresql`.
@@ -144,8 +145,8 @@ pub(super) fn read(node: &Node, path: &str, report: &Report) -> Dynamic {
         member_slots_ttl: s.duration("member_slots_ttl", 0..=LONGEST_MS).unwrap_or(Duration::from_secs(1800)),
         primary_race_backoff: s.duration("primary_race_backoff", 0..=HOUR_MS).unwrap_or(Duration::ZERO),
         pause: s.boolean("pause").unwrap_or(false),
-        slots: slots(s),
-        ignore_slots: s.list("ignore_slots").map(json_list).unwrap_or_else(|| json_list(&[])),
+        slots: slots::permanent(s),
+        ignore_slots: slots::ignored(s),
         standby_cluster: standby_cluster(s),
         postgresql: postgresql(s.section("postgresql")),
     };
@@ -163,14 +164,7 @@ fn at_least_two_seconds(timeout: Duration) -> Duration {
 }
 
 /// Settings which are kept and change nothing yet.
-const LATER: [&str; 6] = [
-    "member_slots_ttl",
-    "slots",
-    "permanent_slots",
-    "permanent_replication_slots",
-    "ignore_slots",
-    "standby_cluster",
-];
+const LATER: [&str; 1] = ["standby_cluster"];
 
 /// A duration whose key had another name before Patroni 4; the present name wins.
 fn renamed(section: &mut Section<'_>, name: &str, old: &str) -> Option<Duration> {
@@ -217,33 +211,6 @@ fn fast_failover(section: &mut Section<'_>) -> bool {
             true
         }
     }
-}
-
-/// Permanent slots, under each of the names which Patroni takes.
-fn slots(section: &mut Section<'_>) -> serde_json::Value {
-    let mut found = serde_json::Map::new();
-    for key in ["permanent_replication_slots", "permanent_slots", "slots"] {
-        let slots = section.section(key);
-        for entry in slots.entries() {
-            let is_name = (1..=63).contains(&entry.key.len())
-                && entry.key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if is_name {
-                found.insert(entry.key.clone(), entry.value.to_json());
-            } else {
-                section.report.error(
-                    &section.key(key),
-                    &entry.place,
-                    format!("{:?} is no name for a slot", shown_key(&entry.key)),
-                    "use 1 to 63 lower case letters, digits and underscores",
-                );
-            }
-        }
-    }
-    serde_json::Value::Object(found)
-}
-
-fn json_list(nodes: &[Node]) -> serde_json::Value {
-    nodes.iter().map(Node::to_json).collect()
 }
 
 /// Patroni counts the section only when it says where the WAL comes from.

@@ -46,10 +46,7 @@ fn patronis_documents_mean_the_same() {
     }));
     let without_effect: Vec<&str> =
         problems.iter().map(|problem| problem.split_once(": has no effect yet").expect(problem).0).collect();
-    assert_eq!(
-        without_effect,
-        ["member_slots_ttl", "slots", "permanent_slots", "ignore_slots", "standby_cluster"]
-    );
+    assert_eq!(without_effect, ["standby_cluster"]);
     assert_eq!(dynamic.ttl, Duration::from_secs(30));
     assert_eq!(dynamic.retry_timeout, Duration::from_secs(10));
     assert_eq!(dynamic.maximum_lag_on_failover, 2 << 20);
@@ -59,7 +56,11 @@ fn patronis_documents_mean_the_same() {
     assert_eq!(dynamic.synchronous_mode, SynchronousMode::Quorum);
     assert!(dynamic.synchronous_mode_strict && dynamic.pause);
     assert_eq!(dynamic.member_slots_ttl, Duration::from_secs(300));
-    assert_eq!(dynamic.slots, json!({"a": {"type": "physical"}, "b": null}));
+    let slots: Vec<&String> = dynamic.slots.keys().collect();
+    assert_eq!(slots, ["a", "b"]);
+    assert!(dynamic.slots.values().all(|slot| *slot == PermanentSlot::Physical));
+    let x = IgnoredSlots { name: Some("x".to_owned()), ..IgnoredSlots::default() };
+    assert_eq!(dynamic.ignore_slots, [x]);
     assert_eq!(dynamic.standby_cluster, Some(json!({"host": "10.0.0.9", "port": 5432})));
     let parameters: Vec<String> =
         dynamic.postgresql.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -113,4 +114,51 @@ fn a_document_which_is_no_object_is_a_mistake_not_the_end() {
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert_eq!(dynamic, Dynamic::default());
     }
+}
+
+#[test]
+fn slots_are_physical_unless_they_say_how_to_decode() {
+    let (dynamic, problems) = read_json(&json!({
+        "slots": {
+            "a": null, "b": 0, "c": {}, "d": {"type": "logical", "database": "db", "plugin": "pgoutput"},
+            "e": {"database": "db", "plugin": "wal2json"}, "f": {"type": "physical", "cluster_type": "primary"},
+            "g": {"cluster_type": "standby"},
+        },
+        "ignore_slots": [{"name": "x", "type": "logical", "plugin": "p"}, {"database": "other"}],
+    }));
+    assert_eq!(problems, [""; 0]);
+    let logical =
+        |plugin: &str| PermanentSlot::Logical { database: "db".to_owned(), plugin: plugin.to_owned() };
+    let is = |name: &str| dynamic.slots.get(name).cloned();
+    for name in ["a", "b", "c", "f"] {
+        assert_eq!(is(name), Some(PermanentSlot::Physical), "{name}");
+    }
+    assert_eq!((is("d"), is("e"), is("g")), (Some(logical("pgoutput")), Some(logical("wal2json")), None));
+    let matcher = dynamic.ignore_slots.first().expect("the first");
+    assert_eq!((matcher.slot_type.as_deref(), &matcher.database), (Some("logical"), &None));
+    assert_eq!(dynamic.ignore_slots.len(), 2);
+}
+
+#[test]
+fn slots_that_cannot_be_made_are_refused() {
+    let too_long = "s".repeat(64);
+    for (document, why) in [
+        (json!({"slots": {"My Slot": null}}), "slots: \"My Slot\" is no name for a slot"),
+        (json!({"permanent_slots": {too_long: null}}), "is no name for a slot"),
+        (
+            json!({"slots": {"a": {"type": "logical", "database": "db"}}}),
+            "slots.a: a logical slot needs a database",
+        ),
+        (json!({"slots": {"a": {"type": "magic"}}}), "slots.a.type: \"magic\" is not physical or logical"),
+        (json!({"ignore_slots": [{}]}), "ignore_slots[0]: would leave every slot alone"),
+        (json!({"ignore_slots": ["x"]}), "ignore_slots[0]: \"x\" is not a map"),
+        (json!({"ignore_slots": [{"type": "magic", "name": "x"}]}), "ignore_slots[0].type: \"magic\" is not"),
+    ] {
+        let (_, problems) = read_json(&document);
+        assert!(problems.iter().any(|problem| problem.contains(why)), "{document}: {problems:?}");
+    }
+    let many: serde_json::Map<String, serde_json::Value> =
+        (0..300).map(|i| (format!("s{i}"), serde_json::Value::Null)).collect();
+    let (dynamic, problems) = read_json(&json!({ "slots": many }));
+    assert_eq!((dynamic.slots.len(), problems.len()), (256, 1), "{problems:?}");
 }

@@ -11,6 +11,7 @@ mod effective;
 mod environment;
 mod parameters;
 mod reload;
+mod slots;
 mod source;
 mod strict;
 mod types;
@@ -28,6 +29,7 @@ pub use pgherd_raft::config::{
 };
 use pgherd_raft::yaml::Node;
 pub use reload::{ReloadQueue, ReloadRequests, ReloadRound, reload_channel};
+pub use slots::{IgnoredSlots, PermanentSlot};
 pub use source::Source;
 pub use strict::strict_json;
 pub use types::{

@@ -1,11 +1,12 @@
 //! What is to be done. Each action is safe to repeat and to interrupt at any point.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgherd_raft::model::{Command, Epoch, MemberId, SyncSet, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::facts::Upstream;
+use super::slot::{SlotKind, SlotStep};
 
 /// One step towards the decided state. Performed in order by the agent, and by nobody else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,10 +92,17 @@ pub enum PgAction {
     DiscardOldData,
     /// Empty a data directory which this daemon began to fill and did not finish.
     DiscardIncomplete,
-    /// Make the physical slots of these members exist, and drop those of members which are gone.
-    EnsureSlots {
-        /// The slots' names.
-        names: BTreeSet<String>,
+    /// Make, move on and drop replication slots. What fails for one slot does not hinder the others.
+    KeepSlots {
+        /// What is to be done, in order.
+        steps: Vec<SlotStep>,
+    },
+    /// Read logical slots from the primary, stop, put them into the data directory, and start again. A job.
+    CopySlots {
+        /// The primary.
+        source: Upstream,
+        /// The slots.
+        slots: BTreeMap<String, SlotKind>,
     },
 }
 
@@ -159,6 +167,8 @@ pub enum JobKind {
     Restart,
     /// [`PgAction::Reinitialize`]
     Reinitialize,
+    /// [`PgAction::CopySlots`]
+    CopySlots,
 }
 
 impl PgAction {
@@ -176,12 +186,13 @@ impl PgAction {
             Self::PrePromote => Some(JobKind::PrePromote),
             Self::Restart { .. } => Some(JobKind::Restart),
             Self::Reinitialize { .. } => Some(JobKind::Reinitialize),
+            Self::CopySlots { .. } => Some(JobKind::CopySlots),
             Self::Follow { .. }
             | Self::Fence { .. }
             | Self::SetSync { .. }
             | Self::DiscardOldData
             | Self::DiscardIncomplete
-            | Self::EnsureSlots { .. } => None,
+            | Self::KeepSlots { .. } => None,
         }
     }
 }

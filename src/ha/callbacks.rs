@@ -165,7 +165,9 @@ impl CallbackMemory {
     fn note(&mut self, decision: &Decision) {
         for action in &decision.actions {
             match action {
-                Action::Postgres(PgAction::Restart { .. }) => self.restarts = self.up.is_some(),
+                Action::Postgres(PgAction::Restart { .. } | PgAction::CopySlots { .. }) => {
+                    self.restarts = self.up.is_some();
+                }
                 Action::Postgres(PgAction::Stop { .. } | PgAction::Reinitialize { .. })
                 | Action::Guard(GuardAction::Kill) => {
                     self.stops = self.up.is_some();

@@ -8,7 +8,7 @@ use super::action::{Action, GuardAction, PgAction, StopMode};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Fact, GuardFacts, Observation, Process};
 use super::rule::Rule;
-use super::{holder, pause, shutdown, standby, succession, switchover};
+use super::{holder, pause, shutdown, slots, standby, succession, switchover};
 
 /// A guard whose heartbeat is older than this is not counted on.
 pub const GUARD_STALE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const CHANGE_IS_NEAR: Duration = Duration::from_millis(50);
 ///
 /// Safety comes first: a PostgreSQL that may be writable without a lease is stopped before anything else is looked at.
 pub fn decide(o: &Observation) -> Decision {
-    let mut decision = with_overdue_intent(o, first_rule(o));
+    let mut decision = slots::beside(o, with_overdue_intent(o, first_rule(o)));
     if pause::is_paused(o) {
         decision.because.insert_str(0, "PAUSE: ");
     }

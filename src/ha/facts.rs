@@ -18,6 +18,7 @@ use super::health::Health;
 use super::member_report::MemberReport;
 use super::operations::{Operation, ScheduledRestart};
 use super::policy::Policy;
+use super::slot::{Slot, SlotFacts};
 
 /// Something observed, or the reason why it is not known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +94,9 @@ pub struct Observation {
     /// The restart of this node's PostgreSQL which is to begin later.
     #[serde(default)]
     pub scheduled_restart: Option<ScheduledRestart>,
+    /// What is remembered of replication slots.
+    #[serde(default)]
+    pub slots: SlotFacts,
     /// What the configuration says about decisions.
     pub policy: Policy,
 }
@@ -385,8 +389,11 @@ pub struct Server {
     pub receiver: Option<Receiver>,
     /// `pg_stat_replication`.
     pub senders: Vec<Sender>,
-    /// The physical replication slots.
-    pub physical_slots: Vec<Slot>,
+    /// The replication slots which are not temporary.
+    pub slots: Vec<Slot>,
+    /// `wal_level` is `logical`.
+    #[serde(default)]
+    pub is_logical: bool,
     /// `server_version_num`, for example 150018.
     pub version: u32,
     /// `pg_postmaster_start_time()`, as PostgreSQL prints it.
@@ -425,17 +432,6 @@ pub struct Sender {
     pub flushed: Option<Lsn>,
     /// `replay_lsn`.
     pub replayed: Option<Lsn>,
-}
-
-/// A physical replication slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Slot {
-    /// `slot_name`.
-    pub name: String,
-    /// Somebody streams through it.
-    pub is_active: bool,
-    /// `restart_lsn`.
-    pub restart: Option<Lsn>,
 }
 
 /// A server to follow, to clone, or to rewind from.

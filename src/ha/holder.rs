@@ -12,10 +12,12 @@ use super::decide::{SOON, is_running, is_stopped, may_be_writable};
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation, Process};
 use super::health::is_silenced;
-use super::housekeeping::{keep, missing_slots};
+use super::housekeeping::keep;
 use super::report::{SERVER_FRESH, own_report, watchdog_trouble};
 use super::rule::Rule;
-use super::{failsafe, health, hook, operations, pause, schedule, stopped_by_others, switchover, sync};
+use super::{
+    failsafe, health, hook, operations, pause, schedule, slots, stopped_by_others, switchover, sync,
+};
 
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
 const START_ATTEMPTS: u32 = 3;
@@ -277,7 +279,9 @@ fn job_running(o: &Observation, kind: JobKind) -> Decision {
         JobKind::Stop => State::Demoting,
         JobKind::Clone | JobKind::Reinitialize => State::Cloning,
         JobKind::Rewind => State::Rewinding,
-        JobKind::StartPrimary | JobKind::StartStandby | JobKind::Restart => State::Starting,
+        JobKind::StartPrimary | JobKind::StartStandby | JobKind::Restart | JobKind::CopySlots => {
+            State::Starting
+        }
     };
     let because =
         if kind == JobKind::Restart { "updated leader lock during restart".to_owned() } else { detail };
@@ -479,7 +483,7 @@ fn running(o: &Observation) -> Decision {
             .wait("PostgreSQL to leave recovery");
         // Meanwhile: whom commits wait for, and the slots, without which a standby tries again only after a second. Nobody is
         // told of a new primary before they are there.
-        let also = sync::while_promoted(o).into_iter().chain(missing_slots(o, server));
+        let also = sync::while_promoted(o).into_iter().chain(slots::before_writing(o, server));
         return also.fold(promote, Decision::act);
     }
     if !is_armed {

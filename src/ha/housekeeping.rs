@@ -1,10 +1,8 @@
 //! What a writable primary records in the group and keeps up in its PostgreSQL, beside its work.
 
-use std::collections::BTreeSet;
+use pgherd_raft::model::{Command, Revision, TimelineId};
 
-use pgherd_raft::model::{Command, MemberKind, Revision, TimelineId};
-
-use super::action::{Action, PgAction};
+use super::action::Action;
 use super::decide::SOON;
 use super::decision::{Decision, State};
 use super::facts::{Observation, Server};
@@ -47,17 +45,5 @@ fn housekeeping(o: &Observation, server: &Server) -> Option<Decision> {
         let because = "the timeline of this primary counts as made";
         return Some(decision(Rule::ReserveTimeline, because).act(action));
     }
-    if let Some(decision) = failsafe::change_list(o) {
-        return Some(decision);
-    }
-    missing_slots(o, server)
-        .map(|slots| decision(Rule::KeepSlots, "replication slots are made for the members").act(slots))
-}
-
-pub(super) fn missing_slots(o: &Observation, server: &Server) -> Option<Action> {
-    let others =
-        o.cluster.members.iter().filter(|(id, member)| **id != o.me && member.kind == MemberKind::Data);
-    let names: BTreeSet<String> = others.map(|(_, member)| member.name.slot_name()).collect();
-    let missing = names.iter().any(|name| server.physical_slots.iter().all(|slot| slot.name != *name));
-    (o.policy.use_slots && missing).then_some(Action::Postgres(PgAction::EnsureSlots { names }))
+    failsafe::change_list(o)
 }

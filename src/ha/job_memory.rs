@@ -62,7 +62,11 @@ impl JobMemory {
     /// A server that came up, or a new copy, makes earlier failures meaningless.
     fn forget_after(&mut self, succeeded: JobKind) {
         match succeeded {
-            JobKind::StartPrimary | JobKind::StartStandby | JobKind::Promote | JobKind::Restart => {
+            JobKind::StartPrimary
+            | JobKind::StartStandby
+            | JobKind::Promote
+            | JobKind::Restart
+            | JobKind::CopySlots => {
                 self.ended.remove(&JobKind::Stop);
                 self.ended.remove(&JobKind::Rewind);
                 self.ended.remove(&JobKind::Reinitialize);

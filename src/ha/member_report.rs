@@ -1,6 +1,6 @@
 //! What a data member says of itself to the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pgherd_raft::model::{Epoch, Lsn, Session, SystemIdentifier, WalPosition};
 use serde::{Deserialize, Serialize};
@@ -9,6 +9,7 @@ use super::cut_off::CutOffWord;
 use super::facts::{PendingParameter, TimelineSwitch};
 use super::operations::ScheduledRestart;
 use super::postgres_state::PostgresState;
+use super::slot::SlotPosition;
 
 /// What a data member says of itself to the others, with every exchange over the peers' port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,4 +69,10 @@ pub struct MemberReport {
     /// Parameters for which its PostgreSQL has to be started again.
     #[serde(default)]
     pub pending_restart: BTreeMap<String, PendingParameter>,
+    /// A primary's slots that others have to move on, its own place among them.
+    #[serde(default)]
+    pub slots: BTreeMap<String, SlotPosition>,
+    /// A primary's slots of members that are kept while the members may be away.
+    #[serde(default)]
+    pub retained_slots: BTreeSet<String>,
 }

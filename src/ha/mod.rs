@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`decide`] (the order of the rules), then a file a situation: `holder`, `switchover`, `shutdown` for
 //! the node with the lease; `succession`, `first_lease`, `cut_off`, `standby` for the others; `operations`, `schedule` for what an operator
-//! asks for; `failsafe` for a primary without a majority; `pause` for all while automation is off; `candidate` and `lineage` answer who is next and
+//! asks for; `failsafe` for a primary without a majority; `slots` for replication slots, beside whatever else is decided; `pause` for all while automation is off; `candidate` and `lineage` answer who is next and
 //! who went another way. [`Rule`] lists every rule.
 //!
 //! Pure: no clock, no I/O, no randomness, no async; [`Observation::now`] is data.
@@ -41,6 +41,9 @@ mod report;
 mod rule;
 mod schedule;
 mod shutdown;
+mod slot;
+mod slot_memory;
+mod slots;
 mod standby;
 mod stopped_by_others;
 mod succession;
@@ -74,6 +77,9 @@ pub use report::{
 };
 pub use rule::Rule;
 pub use schedule::{Due, due};
+pub use slot::*;
+pub use slot_memory::SlotMemory;
+pub use slots::unknown_in_use;
 pub use succession::{LOST_RACE, lost_race};
 pub use sync::{STRICT_ALONE, Situation, Step, is_strict_and_alone, next_step};
 pub use what_if::{Forecast, Other, Wait, what_if};

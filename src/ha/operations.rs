@@ -80,6 +80,7 @@ pub fn word_of(job: JobKind) -> &'static str {
         JobKind::Clone => "bootstrap from leader",
         JobKind::Restart => "restart",
         JobKind::Reinitialize => "reinitialize",
+        JobKind::CopySlots => "copy_logical_slots",
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::slot::SlotPolicy;
+
 /// What the configuration says about decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
@@ -37,6 +39,9 @@ pub struct Policy {
     pub use_pg_rewind: bool,
     /// Whether physical replication slots are kept for the members.
     pub use_slots: bool,
+    /// The other slots.
+    #[serde(default)]
+    pub slots: SlotPolicy,
     /// The settings document for a new cluster (`bootstrap.dcs`), a JSON object.
     pub bootstrap_settings: String,
 }

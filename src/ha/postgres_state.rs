@@ -97,7 +97,7 @@ impl PostgresState {
         match (job, o.postgres.process.of_any_age()) {
             (Some(JobKind::Bootstrap), _) => Self::Initialising,
             (Some(JobKind::Clone | JobKind::Reinitialize), _) => Self::CreatingReplica,
-            (Some(JobKind::Restart), _) => Self::Restarting,
+            (Some(JobKind::Restart | JobKind::CopySlots), _) => Self::Restarting,
             _ if is_being_reinitialized => Self::CreatingReplica,
             (Some(JobKind::StartPrimary | JobKind::StartStandby), _) => Self::Starting,
             (Some(JobKind::Stop), Some(Process::Running { .. } | Process::Ending)) => Self::Stopping,

@@ -11,6 +11,7 @@ use super::health::is_disk_in_doubt;
 use super::member_report::MemberReport;
 use super::operations;
 use super::postgres_state::PostgresState;
+use super::slots;
 
 /// An answer of the server by SQL that is older than this is not counted as knowledge of its position.
 pub const SERVER_FRESH: Duration = Duration::from_secs(3);
@@ -55,6 +56,8 @@ pub fn own_report(o: &Observation) -> MemberReport {
         leaves_sync: operations::leaves_sync(o),
         scheduled_restart: o.scheduled_restart.clone(),
         pending_restart: o.postgres.pending_restart.clone(),
+        slots: server.map(|server| slots::own_positions(o, server)).unwrap_or_default(),
+        retained_slots: server.map(|server| slots::own_retained(o, server)).unwrap_or_default(),
     }
 }
 

@@ -83,8 +83,10 @@ pub enum Rule {
     WatchdogMissing,
     /// The guard is armed before anything may be written.
     ArmGuard,
-    /// Replication slots are made for the members.
+    /// Replication slots are made or dropped.
     KeepSlots,
+    /// A standby copies permanent logical slots from the primary.
+    CopySlots,
     /// Another synchronous set is agreed on beside those in force.
     WidenSync,
     /// PostgreSQL is told to use an agreed synchronous set.

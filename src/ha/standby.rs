@@ -13,7 +13,7 @@ use super::lineage::{History, Lineage, of_standby, of_stopped};
 use super::member_report::MemberReport;
 use super::report::{SERVER_FRESH, streams};
 use super::rule::Rule;
-use super::{operations, stopped_by_others, sync};
+use super::{operations, slots, stopped_by_others, sync};
 
 /// After a failed start, clone or rewind the next attempt waits this much longer each time, up to the limit.
 const RETRY_STEP: Duration = Duration::from_secs(2);
@@ -31,7 +31,9 @@ pub(super) fn decide(o: &Observation, holder: Option<MemberId>) -> Decision {
             JobKind::Rewind => State::Rewinding,
             JobKind::Bootstrap => State::Bootstrapping,
             JobKind::Stop | JobKind::Promote | JobKind::PrePromote => State::Demoting,
-            JobKind::StartPrimary | JobKind::StartStandby | JobKind::Restart => State::Starting,
+            JobKind::StartPrimary | JobKind::StartStandby | JobKind::Restart | JobKind::CopySlots => {
+                State::Starting
+            }
         };
         return Decision::new(state, Rule::JobRunning, job.detail.clone(), SOON).wait("the action to end");
     }
@@ -250,6 +252,10 @@ fn running(o: &Observation, holder: Option<MemberId>) -> Decision {
         let because = "the new copy streams: the data put aside before it is deleted";
         return Decision::new(State::Standby, Rule::DiscardOldData, because, SOON)
             .act(Action::Postgres(PgAction::DiscardOldData));
+    }
+    let copies = primary(o, holder).and_then(|(source, report)| slots::copy(o, server, &source, report));
+    if let Some(decision) = copies {
+        return decision;
     }
     let because = format!("no action. I am ({me}), a secondary, and following a leader ({name})");
     Decision::new(State::Standby, Rule::Standby, because, o.policy.loop_wait)

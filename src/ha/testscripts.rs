@@ -88,6 +88,9 @@ impl Runner for Script {
             "failsafe" => self.failsafe(&mut args)?,
             "fencing" => self.fencing(&mut args)?,
             "sender" => self.sender(&mut args)?,
+            "slot" => self.slot(&mut args)?,
+            "slots" => self.slots(&mut args)?,
+            "tell-slots" => return Ok(self.tell_slots()),
             "shutdown" => self.o.shutting_down = true,
             "operation" => self.operation(&mut args)?,
             "schedule" => self.schedule(&mut args)?,
@@ -263,6 +266,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
         wall_ms: WALL_MS,
         operation: None,
         scheduled_restart: None,
+        slots: SlotFacts::default(),
         policy: Policy {
             ttl: Duration::from_secs(5),
             loop_wait: Duration::from_secs(10),
@@ -279,6 +283,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             sync: SyncPolicy::default(),
             use_pg_rewind: true,
             use_slots: true,
+            slots: SlotPolicy::default(),
             bootstrap_settings: "{\"ttl\":5}".to_owned(),
         },
     }
@@ -337,6 +342,7 @@ fn job_kind(text: &str) -> Result<JobKind> {
         "pre-promote" => JobKind::PrePromote,
         "restart" => JobKind::Restart,
         "reinitialize" => JobKind::Reinitialize,
+        "copy-slots" => JobKind::CopySlots,
         other => return Err(format!("unknown job {other}").into()),
     })
 }
@@ -554,7 +560,11 @@ impl Script {
         let position = position(args)?;
         let answers = args.take_key("sql") != Some("unknown");
         let receiver = args.take_key("receiver");
-        let slots = args.take_key("slots").unwrap_or("");
+        // A standby has the slots of all members unless a script says otherwise.
+        let others: Vec<String> =
+            self.o.cluster.members.values().map(|member| member.name.slot_name()).collect();
+        let usual = if kind == "standby" { others.join(",") } else { String::new() };
+        let slots = args.take_key("slots").unwrap_or(&usual);
         p.server = if answers && matches!(process, Process::Running { .. }) {
             Fact::fresh(server(kind == "standby", position, receiver, slots))
         } else {
@@ -572,6 +582,74 @@ impl Script {
         };
         (p.data_dir, p.process) = (data_dir, Fact::fresh(process));
         Ok(())
+    }
+
+    /// A slot of the local server: `logical=DB`, `at=LSN`, `xmin=N`, `catalog_xmin=N`, `active=1`, `lost=1`, `failover=1`.
+    fn slot(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let name = args.next_pos().ok_or("which slot?")?.to_owned();
+        let at = args.take_key("at").map(str::parse).transpose()?;
+        let slot = Slot {
+            kind: slot_kind(args.take_key("logical")),
+            is_active: args.take_key("active").is_some(),
+            restart: at,
+            confirmed: at,
+            xmin: args.take_key("xmin").map(str::parse).transpose()?,
+            catalog_xmin: args.take_key("catalog_xmin").map(str::parse).transpose()?,
+            is_lost: args.take_key("lost").is_some(),
+            is_failover: args.take_key("failover").is_some(),
+            ..inactive_slot(&name)
+        };
+        let Fact::Known { value: server, .. } = &mut self.o.postgres.server else {
+            return Err("no server".into());
+        };
+        server.slots.retain(|present| present.name != name);
+        server.slots.push(slot);
+        Ok(())
+    }
+
+    /// What the settings say: `permanent=a,b:DB`, `ignored=a`, `ttl=MS`, `use=false`; `wal_level=logical`; what is
+    /// remembered: `away=a`, `for=MS`; what came with failsafe: `told=a@LSN`, `answered=a@LSN`.
+    fn slots(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let policy = &mut self.o.policy;
+        policy.use_slots = args.take_key("use") != Some("false");
+        if let Some(permanent) = args.take_key("permanent") {
+            let slots = permanent.split(',').map(|slot| match slot.split_once(':') {
+                Some((name, database)) => (name.to_owned(), slot_kind(Some(database))),
+                None => (slot.to_owned(), SlotKind::Physical),
+            });
+            policy.slots.permanent = slots.collect();
+        }
+        if let Some(name) = args.take_key("ignored") {
+            let matcher = SlotMatcher { name: Some(name.to_owned()), ..SlotMatcher::default() };
+            policy.slots.ignored = vec![matcher];
+        }
+        if let Some(ttl) = args.take_key("ttl") {
+            policy.slots.member_ttl = ms(ttl)?;
+        }
+        if let Fact::Known { value: server, .. } = &mut self.o.postgres.server {
+            server.is_logical = args.take_key("wal_level") == Some("logical");
+        }
+        let away = ms(args.take_key("for").unwrap_or("60000"))?;
+        let names = args.take_key("away").unwrap_or("").split(',').filter(|name| !name.is_empty());
+        self.o.slots.absent = names.map(|name| (name.to_owned(), away)).collect();
+        let told = args.take_key("told");
+        self.o.slots.told = told
+            .map(|_| Ok::<_, Box<dyn Error>>(ToldSlots { age: Duration::ZERO, slots: positions(told)? }))
+            .transpose()?;
+        self.o.slots.answered = positions(args.take_key("answered"))?;
+        Ok(())
+    }
+
+    /// What a primary says of its slots, and what is warned of.
+    fn tell_slots(&self) -> String {
+        let report = own_report(&self.o);
+        let mut out = String::new();
+        for (name, slot) in &report.slots {
+            out += &format!("{name} at {}\n", slot.lsn);
+        }
+        let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>().join(", ");
+        out += &format!("retained: {}\n", list(report.retained_slots));
+        out + &format!("unknown in use: {}\n", list(unknown_in_use(&self.o)))
     }
 
     fn control(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
@@ -622,6 +700,11 @@ impl Script {
             leaves_sync: args.take_key("leaves_sync").is_some(),
             scheduled_restart: None,
             pending_restart: BTreeMap::new(),
+            slots: positions(args.take_key("slots"))?
+                .into_iter()
+                .map(|(name, lsn)| (name, SlotPosition { lsn, catalog_xmin: None }))
+                .collect(),
+            retained_slots: BTreeSet::new(),
         };
         let age = ms(args.take_key("age").unwrap_or("100"))?;
         self.o.peers.insert(id(&name), Fact::Known { value: report, age });
@@ -631,7 +714,8 @@ impl Script {
     fn tag(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
         let name = args.next_pos().ok_or("whose tag?")?.to_owned();
         let member = self.o.cluster.members.get_mut(&id(&name)).ok_or("no such member")?;
-        for key in ["nofailover", "failover_priority", "nosync", "sync_priority"] {
+        for key in ["nofailover", "failover_priority", "nosync", "sync_priority", "nostream", "replicatefrom"]
+        {
             if let Some(value) = args.take_key(key) {
                 member.tags.0.push((key.to_owned(), TagValue::Text(value.to_owned())));
             }
@@ -840,14 +924,48 @@ fn server(is_in_recovery: bool, position: WalPosition, receiver: Option<&str>, s
         has_archive: false,
         receiver: receiver.map(|status| Receiver { status: status.to_owned(), from: None, slot: None }),
         senders: Vec::new(),
-        physical_slots: slots
+        slots: slots
             .split(',')
             .filter(|name| !name.is_empty())
-            .map(|name| Slot { name: name.to_owned(), is_active: true, restart: None })
+            .map(|name| Slot { is_active: true, ..inactive_slot(name) })
             .collect(),
+        is_logical: false,
         version: 150_000,
         started_at: "2026-01-01 00:00:00+00".to_owned(),
     }
+}
+
+fn inactive_slot(name: &str) -> Slot {
+    Slot {
+        name: name.to_owned(),
+        kind: SlotKind::Physical,
+        is_active: false,
+        restart: None,
+        confirmed: None,
+        xmin: None,
+        catalog_xmin: None,
+        is_lost: false,
+        is_failover: false,
+    }
+}
+
+/// `db`: a logical slot there; none: a physical one.
+fn slot_kind(database: Option<&str>) -> SlotKind {
+    match database {
+        Some(database) => SlotKind::Logical { database: database.to_owned(), plugin: "pgoutput".to_owned() },
+        None => SlotKind::Physical,
+    }
+}
+
+/// `name@LSN,name@LSN`
+fn positions(text: Option<&str>) -> Result<BTreeMap<String, Lsn>> {
+    let parts = text.unwrap_or("").split(',').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (name, lsn) = part.split_once('@').ok_or("positions are NAME@LSN,...")?;
+            Ok((name.to_owned(), lsn.parse::<Lsn>()?))
+        })
+        .collect()
 }
 
 /// Runs every script below a directory; the file's name is the scenario.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::conf::{Role, program_conninfo};
 use super::directory;
 use super::error::PgError;
-use super::files::{self, blocking};
+use super::files::blocking;
 use super::initdb::program_options;
 use super::layout::{Layout, Marker};
 use super::tool::Tool;
@@ -49,7 +49,6 @@ impl Postgres {
         let target = blocking(move || {
             make_room(&here)?;
             here.mark(&Marker::Filling("base backup".to_owned()))?;
-            files::remove(&here.slots_file())?;
             directory::prepare(&here)
         })
         .await?;

@@ -50,7 +50,6 @@ impl Postgres {
         let here = layout.clone();
         let target = blocking(move || {
             here.mark(&Marker::Filling("initdb".to_owned()))?;
-            files::remove(&here.slots_file())?;
             directory::prepare(&here)
         })
         .await?;

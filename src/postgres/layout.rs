@@ -108,11 +108,6 @@ impl Layout {
         self.named(&self.state_dir, ".pgherd-restart")
     }
 
-    /// The list of the physical slots which this node made in this data directory.
-    pub(super) fn slots_file(&self) -> PathBuf {
-        self.named(&self.state_dir, ".pgherd-slots")
-    }
-
     /// A password file for the run of one program.
     pub(super) fn tool_pgpass(&self) -> PathBuf {
         self.named(&self.state_dir, ".pgherd-tool-pgpass")

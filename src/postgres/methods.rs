@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::basebackup::make_room;
 use super::conf::Role;
 use super::error::PgError;
-use super::files::{self, blocking};
+use super::files::blocking;
 use super::hook::run_hook;
 use super::layout::{Layout, Marker};
 use super::settings::{ReplicaCommand, ReplicaMethod, Settings};
@@ -88,7 +88,6 @@ fn prepare(layout: &Layout, keeps_data: bool, what: String) -> Result<(), PgErro
         make_room(layout)?;
     }
     layout.mark(&Marker::Filling(what))?;
-    files::remove(&layout.slots_file())?;
     if !keeps_data {
         // Programs that copy a tree want to make the directory themselves. A mount point, or one with `lost+found`, stays.
         match fs::remove_dir(&layout.data_dir) {

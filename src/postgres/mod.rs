@@ -34,12 +34,13 @@ mod programs;
 mod promote;
 mod query;
 mod quote;
-mod replication;
 mod rewind;
 mod roles;
 mod secure;
 mod server;
 mod settings;
+mod slot_copy;
+mod slots;
 mod sql;
 mod sync_names;
 mod sync_use;
@@ -231,7 +232,8 @@ impl Postgres {
             PgAction::Reinitialize { source } => self.reinitialize(source).await,
             PgAction::DiscardOldData => self.discard_old_data().await,
             PgAction::DiscardIncomplete => self.discard_incomplete().await,
-            PgAction::EnsureSlots { names } => self.ensure_slots(names).await,
+            PgAction::KeepSlots { steps } => self.keep_all_slots(steps).await,
+            PgAction::CopySlots { source, slots } => self.copy_slots(source, slots).await,
         }
     }
 
@@ -307,6 +309,13 @@ impl Postgres {
     /// A connection of its own to the local server.
     async fn connect(&self) -> Result<Session, PgError> {
         let settings = self.reached();
+        Ok(Session::local(&settings, &Self::local(&settings)).await?)
+    }
+
+    /// The same to another database.
+    async fn connect_to(&self, database: &str) -> Result<Session, PgError> {
+        let mut settings = Settings::clone(&self.reached());
+        database.clone_into(&mut settings.database);
         Ok(Session::local(&settings, &Self::local(&settings)).await?)
     }
 

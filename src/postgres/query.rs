@@ -209,6 +209,12 @@ impl Session {
         Ok(Self { limit: PATIENT, ..self })
     }
 
+    /// The same session for statements which decode WAL: the server ends them by itself before they count as late.
+    pub(super) async fn decoding(self) -> Result<Self, QueryError> {
+        self.run("statement_timeout", "SET statement_timeout = '55s'").await?;
+        Ok(Self { limit: PATIENT, ..self })
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
@@ -243,12 +249,6 @@ impl Session {
             .await
             .map_err(|_| QueryError::Late { statement, millis: limit.as_millis() })?
             .map_err(|error| QueryError::Server { statement, reason: reason_of(&error) })
-    }
-
-    /// All rows' first columns.
-    pub(super) async fn column(&self, statement: &'static str, sql: &str) -> Result<Vec<String>, QueryError> {
-        let messages = self.ask(statement, sql, self.limit).await?;
-        Ok(messages.iter().filter_map(row).filter_map(|row| row.get(0).map(str::to_owned)).collect())
     }
 
     /// Runs statements whose result does not matter.

@@ -6,7 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use super::conf::{Role, program_conninfo};
 use super::error::PgError;
-use super::files::{self, blocking};
+use super::files::blocking;
 use super::layout::Marker;
 use super::observe::refuse_unfinished;
 use super::query::Session;
@@ -76,11 +76,7 @@ impl Postgres {
             if ran.is_ok() || was_standby {
                 self.write_all(Role::Standby(None), Access::Usual).await?;
             }
-            blocking(move || {
-                files::remove(&layout.slots_file())?;
-                layout.unmark()
-            })
-            .await?;
+            blocking(move || layout.unmark()).await?;
         }
         ran?;
         Ok(())

@@ -7,6 +7,7 @@ use pgherd_raft::model::{Lsn, PostgresAddr, TimelineId, WalPosition};
 use serde::Deserialize;
 
 use super::query::{QueryError, Session};
+use super::slots::SlotRow;
 use crate::ha::{Receiver, Sender, Server, Slot};
 
 /// One round trip, so that the answers belong together. PostgreSQL 13 to 18 have all of these columns. A walreceiver
@@ -29,8 +30,8 @@ SELECT json_build_object(
    'client_addr', host(client_addr), 'user', usename, 'state', state, 'sync_state', sync_state,
    'sync_priority', sync_priority, 'written', write_lsn, 'flushed', flush_lsn, 'replayed', replay_lsn)), '[]')
    FROM pg_stat_replication),
- 'slots', (SELECT coalesce(json_agg(json_build_object('name', slot_name, 'is_active', active,
-   'restart', restart_lsn)), '[]') FROM pg_replication_slots WHERE slot_type = 'physical' AND NOT temporary),
+ 'slots', (SELECT coalesce(json_agg(s), '[]') FROM pg_replication_slots s WHERE NOT temporary),
+ 'wal_level', current_setting('wal_level'),
  'segment_bytes', pg_size_bytes(current_setting('wal_segment_size')),
  'version', current_setting('server_version_num')::int,
  'started_at', pg_postmaster_start_time()::text,
@@ -54,6 +55,8 @@ struct Answer {
     receiver_processes: u32,
     senders: Vec<SenderRow>,
     slots: Vec<SlotRow>,
+    #[serde(default)]
+    wal_level: String,
     segment_bytes: u64,
     version: u32,
     started_at: String,
@@ -82,13 +85,6 @@ struct SenderRow {
     written: Option<Lsn>,
     flushed: Option<Lsn>,
     replayed: Option<Lsn>,
-}
-
-#[derive(Debug, Deserialize)]
-struct SlotRow {
-    name: String,
-    is_active: bool,
-    restart: Option<Lsn>,
 }
 
 /// The server's answer, and what of it is needed besides.
@@ -161,11 +157,8 @@ fn interpret(answer: Answer, seen: Option<TimelineId>) -> Answered {
         has_archive: answer.restore_command.is_some_and(|command| !command.is_empty()),
         receiver,
         senders: answer.senders.into_iter().map(sender).collect(),
-        physical_slots: answer
-            .slots
-            .into_iter()
-            .map(|slot| Slot { name: slot.name, is_active: slot.is_active, restart: slot.restart })
-            .collect(),
+        slots: answer.slots.into_iter().map(Slot::from).collect(),
+        is_logical: answer.wal_level == "logical",
         version: answer.version,
         started_at: answer.started_at,
     };

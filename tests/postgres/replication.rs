@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use pgherd::ha::{ControlState, DataDir, PgAction, StopMode, streams};
+use pgherd::ha::{ControlState, DataDir, DropReason, PgAction, SlotKind, SlotStep, StopMode, streams};
 use pgherd::postgres::Credentials;
-use pgherd_raft::model::TimelineId;
+use pgherd_raft::model::{Lsn, TimelineId};
 
 use crate::harness::{Cluster, Node, unprivileged};
 
@@ -14,7 +14,7 @@ use crate::harness::{Cluster, Node, unprivileged};
 pub(crate) async fn pair(cluster: &Cluster) -> (Node, Node) {
     let (one, two) = (cluster.node("one", |_| ()), cluster.node("two", |_| ()));
     one.perform(PgAction::Bootstrap).await;
-    one.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
+    one.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("two")] }).await;
     one.sql("CREATE TABLE t AS SELECT 1 AS i").await;
     two.clone_from(&one).await;
     two.follow_and_start(&one).await;
@@ -32,7 +32,7 @@ fn a_switchover_there_and_back() {
         assert!(!facts.has_old_data, "there was nothing to put aside");
         let sender = one.server().await.senders.pop().expect("a sender");
         assert_eq!(sender.application_name, "two");
-        let slots = one.server().await.physical_slots;
+        let slots = one.server().await.slots;
         assert!(slots.iter().any(|slot| slot.name == "two" && slot.is_active), "{slots:?}");
 
         one.stop(StopMode::Fast).await;
@@ -55,7 +55,7 @@ fn a_switchover_there_and_back() {
         assert_eq!(facts.history.len(), 1, "{:?}", facts.history);
         two.sql("INSERT INTO t VALUES (2)").await;
 
-        two.perform(PgAction::EnsureSlots { names: ["one".to_owned()].into() }).await;
+        two.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("one")] }).await;
         one.follow_and_start(&two).await;
         one.wait_until_streaming().await;
         one.wait_for_sql("SELECT count(*) FROM t", "2").await;
@@ -127,20 +127,112 @@ fn following_nobody_ends_the_stream_and_keeps_the_position() {
 }
 
 #[test]
-fn only_our_own_stale_slots_are_dropped() {
-    unprivileged("replication::only_our_own_stale_slots_are_dropped", async |cluster| {
-        let one = cluster.node("one", |_| ());
+fn slots_are_made_moved_and_dropped() {
+    unprivileged("replication::slots_are_made_moved_and_dropped", async |cluster| {
+        let one = cluster.node("one", |settings| {
+            settings.parameters.insert("wal_level".to_owned(), "logical".to_owned());
+        });
         one.perform(PgAction::Bootstrap).await;
-        one.sql("SELECT pg_create_physical_replication_slot('backup')").await;
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        one.perform(PgAction::EnsureSlots { names: names(&["two", "three"]) }).await;
-        one.perform(PgAction::EnsureSlots { names: names(&["three", "four"]) }).await;
-        let mut slots = one.server().await.physical_slots;
+        one.sql("CREATE DATABASE \"other's\"").await;
+        let logical = |database: &str| SlotKind::Logical {
+            database: database.to_owned(),
+            plugin: "test_decoding".to_owned(),
+        };
+        let create = |name: &str, kind| SlotStep::Create { name: name.to_owned(), kind };
+        let steps = vec![
+            SlotStep::physical("two"),
+            SlotStep::physical("three"),
+            create("decodes", logical("other's")),
+            create("nowhere", logical("no such database")),
+        ];
+        let outcome = one.postgres.keep_slots(&steps).await;
+        let failed: Vec<&str> =
+            outcome.iter().filter(|(_, done)| done.is_err()).map(|(name, _)| name.as_str()).collect();
+        assert_eq!(failed, ["nowhere"], "{outcome:?}");
+        assert!(one.postgres.keep_slots(&steps[..3]).await.iter().all(|(_, done)| done.is_ok()), "again");
+        let server = one.server().await;
+        assert!(server.is_logical);
+        assert!(
+            server.slots.iter().all(|slot| slot.restart.is_some()),
+            "WAL is kept from the beginning: {server:?}"
+        );
+        one.sql("CREATE TABLE t AS SELECT 1 AS i").await;
+        let to = one.server().await.position.lsn;
+        let advance = |name: &str, database: Option<&str>| SlotStep::Advance {
+            name: name.to_owned(),
+            database: database.map(str::to_owned),
+            to,
+        };
+        let drop = SlotStep::Drop { name: "three".to_owned(), why: DropReason::Unknown };
+        let steps = vec![advance("two", None), advance("decodes", Some("other's")), drop];
+        one.perform(PgAction::KeepSlots { steps: steps.clone() }).await;
+        one.perform(PgAction::KeepSlots { steps }).await;
+        let mut slots = one.server().await.slots;
         slots.sort_by(|a, b| a.name.cmp(&b.name));
-        let found: Vec<&str> = slots.iter().map(|slot| slot.name.as_str()).collect();
-        assert_eq!(found, ["backup", "four", "three"]);
-        let kept = slots.iter().filter(|slot| slot.restart.is_some()).count();
-        assert_eq!(kept, 2, "members' slots keep WAL from the beginning: {slots:?}");
+        let found: Vec<(&str, Option<Lsn>)> =
+            slots.iter().map(|slot| (slot.name.as_str(), slot.position())).collect();
+        assert_eq!(found, [("decodes", Some(to)), ("two", Some(to))]);
+    });
+}
+
+#[test]
+fn a_logical_slot_is_copied_to_a_standby() {
+    unprivileged("replication::a_logical_slot_is_copied_to_a_standby", async |cluster| {
+        let node = |name| {
+            cluster.node(name, |settings| {
+                settings.parameters.insert("wal_level".to_owned(), "logical".to_owned());
+                settings.parameters.insert("hot_standby_feedback".to_owned(), "on".to_owned());
+            })
+        };
+        let (one, two) = (node("one"), node("two"));
+        one.perform(PgAction::Bootstrap).await;
+        let kind = |database: &str| SlotKind::Logical {
+            database: database.to_owned(),
+            plugin: "test_decoding".to_owned(),
+        };
+        let early = SlotStep::Create { name: "early".to_owned(), kind: kind("postgres") };
+        one.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("two"), early] }).await;
+        one.sql("CREATE TABLE t AS SELECT 1 AS i").await;
+        one.sql("SELECT pg_switch_wal()").await;
+        one.sql("INSERT INTO t VALUES (2)").await;
+        two.clone_from(&one).await;
+        two.follow_and_start(&one).await;
+        let late = SlotStep::Create { name: "late".to_owned(), kind: kind("postgres") };
+        one.perform(PgAction::KeepSlots { steps: vec![late] }).await;
+        let copy = |name: &str, database: &str| PgAction::CopySlots {
+            source: one.upstream(),
+            slots: [(name.to_owned(), kind(database))].into(),
+        };
+        let started = two.server().await.started_at;
+        let error = two.try_perform(copy("early", "postgres")).await.expect_err("its WAL is not here");
+        assert!(error.to_string().contains("needs WAL that this standby does not have"), "{error}");
+        let error = two.try_perform(copy("late", "other")).await.expect_err("another database");
+        assert!(error.to_string().contains("no logical slot of that name"), "{error}");
+        assert_eq!(two.server().await.started_at, started, "it was left alone");
+        two.perform(copy("late", "postgres")).await;
+        two.wait_until_streaming().await;
+        one.sql("INSERT INTO t VALUES (3)").await;
+        let to = one.server().await.position.lsn;
+        two.wait("the WAL", |facts| {
+            facts.server.of_any_age().is_some_and(|server| server.replayed >= Some(to))
+        })
+        .await;
+        let database = Some("postgres".to_owned());
+        let advance = SlotStep::Advance { name: "late".to_owned(), database, to };
+        two.perform(PgAction::KeepSlots { steps: vec![advance] }).await;
+        let slots = two.server().await.slots;
+        assert_eq!(slots.first().and_then(|slot| slot.confirmed), Some(to), "{slots:?}");
+        one.sql("INSERT INTO t VALUES (4)").await;
+        two.wait_for_sql("SELECT count(*) FROM t", "4").await;
+        one.stop(StopMode::Fast).await;
+        two.perform(PgAction::Promote { timeline: TimelineId(2) }).await;
+        let changes =
+            "SELECT count(*) FROM pg_logical_slot_get_changes('late', NULL, NULL) WHERE data LIKE 'table%'";
+        assert_eq!(
+            two.sql(changes).await.as_deref(),
+            Some("1"),
+            "what was consumed before does not come again"
+        );
     });
 }
 
@@ -164,7 +256,7 @@ fn a_copy_that_fails_is_begun_anew() {
         }
         assert_eq!(two.observe().await.data_dir, DataDir::Incomplete);
         two.perform(clone).await;
-        one.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
+        one.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("two")] }).await;
         two.follow_and_start(&one).await;
         two.wait_until_streaming().await;
     });
@@ -179,7 +271,7 @@ fn a_standby_has_no_less_than_its_primary() {
         let (one, two) = (cluster.node("one", more), cluster.node("two", |_| ()));
         one.perform(PgAction::Bootstrap).await;
         two.clone_from(&one).await;
-        one.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
+        one.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("two")] }).await;
         two.follow_and_start(&one).await;
         two.wait_until_streaming().await;
         assert_eq!(two.sql("SHOW max_connections").await.as_deref(), Some("150"));

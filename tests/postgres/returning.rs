@@ -1,6 +1,6 @@
 //! The way back of a former primary: rewind, or a new copy beside the old data.
 
-use pgherd::ha::{ControlState, DataDir, PgAction, StopMode, Upstream};
+use pgherd::ha::{ControlState, DataDir, PgAction, SlotStep, StopMode, Upstream};
 use pgherd_raft::model::{Lsn, PostgresAddr, TimelineId};
 
 use crate::harness::{Cluster, Node, unprivileged};
@@ -24,7 +24,7 @@ async fn diverged(cluster: &Cluster) -> (Node, Node) {
 }
 
 async fn assert_back(one: &Node, two: &Node) {
-    two.perform(PgAction::EnsureSlots { names: ["one".to_owned()].into() }).await;
+    two.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("one")] }).await;
     one.follow_and_start(two).await;
     one.wait_until_streaming().await;
     two.sql("INSERT INTO t VALUES (3)").await;
@@ -139,7 +139,7 @@ fn tablespaces_are_copied_again() {
         one.sql("CREATE TABLE t TABLESPACE s AS SELECT 7 AS i").await;
         for _ in 0..2 {
             two.clone_from(&one).await;
-            one.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
+            one.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("two")] }).await;
             two.follow_and_start(&one).await;
             two.wait_until_streaming().await;
             two.wait_for_sql("SELECT i FROM t", "7").await;
@@ -154,7 +154,8 @@ fn tablespaces_are_copied_again() {
 async fn ahead_without_replay(cluster: &Cluster, write: &str) -> (Node, Node) {
     let (one, two) = pair(cluster).await;
     let three = cluster.node("three", |_| ());
-    one.perform(PgAction::EnsureSlots { names: ["two".to_owned(), "three".to_owned()].into() }).await;
+    one.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("two"), SlotStep::physical("three")] })
+        .await;
     three.clone_from(&one).await;
     three.follow_and_start(&one).await;
     three.wait_until_streaming().await;
@@ -174,7 +175,7 @@ async fn ahead_without_replay(cluster: &Cluster, write: &str) -> (Node, Node) {
     .await;
     one.postmaster.kill_all();
     three.perform(PgAction::Promote { timeline: TimelineId(2) }).await;
-    three.perform(PgAction::EnsureSlots { names: ["two".to_owned()].into() }).await;
+    three.perform(PgAction::KeepSlots { steps: vec![SlotStep::physical("two")] }).await;
     (two, three)
 }
 
@@ -275,7 +276,11 @@ fn two_promotions_make_two_timelines_and_everybody_follows_across_the_gap() {
         assert!(ready.iter().all(|e| e.file_name().to_string_lossy().starts_with("00000005")), "{ready:?}");
 
         // The former primary ended before the fork: it comes along timeline 1 and asks for the histories 2 to 5.
-        three.perform(PgAction::EnsureSlots { names: ["one".to_owned(), "two".to_owned()].into() }).await;
+        three
+            .perform(PgAction::KeepSlots {
+                steps: vec![SlotStep::physical("one"), SlotStep::physical("two")],
+            })
+            .await;
         one.follow_and_start(&three).await;
         one.wait_until_streaming().await;
         one.wait_for_sql("SELECT string_agg(i::text, ',' ORDER BY i) FROM t", "1,2").await;

@@ -97,6 +97,11 @@ fn a_promise_needs_a_whole_question_of_the_holder() {
         post(addr, "/failsafe", &json!({"name": "node1", "slots": {}, "pgherd": question}).to_string())
     };
     assert_eq!(ask(&question), (200, "Accepted".to_owned()));
+    // A promise does not depend on what the question says of slots.
+    for slots in [json!({"a": 5, "b": "x"}), json!([1]), json!("x"), Value::Null] {
+        let body = json!({"slots": slots, "pgherd": question}).to_string();
+        assert_eq!(post(addr, "/failsafe", &body).0, 200, "{body}");
+    }
     let patronis = r#"{"name":"node1","conn_url":"postgres://x","api_url":"http://x/patroni","slots":{}}"#;
     let (code, said) = post(addr, "/failsafe", patronis);
     assert!(code == 400 && said.contains("nothing is promised"), "{code} {said}");
@@ -128,7 +133,7 @@ fn only_the_repeated_promise_counts() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (server, question) = failsafe_member(3);
     let at = |addr: SocketAddr| Member { api_url: Some(format!("http://{addr}")), ..member(3) };
-    let client = MemberClient::new(member(1), called_by(None));
+    let client = MemberClient::new(member(1), called_by(None), Arc::default());
     let ask = |addr, question: &FailsafeQuestion| runtime.block_on(client.ask(&at(addr), question));
     assert_eq!(ask(server.local_addr(), &question), Ok(()));
     let refused = FailsafeQuestion { epoch: Epoch(6), ..question.clone() };
@@ -153,7 +158,7 @@ fn only_the_repeated_promise_counts() {
     let locked = serve("127.0.0.1:0", protected(state(view(3, clock::now()), group))).expect("listens");
     assert!(ask(locked.local_addr(), &question).is_err_and(|why| why.contains("status 401")));
     let authorization = authorization("admin", "secret");
-    let known = MemberClient::new(member(1), called_by(authorization));
+    let known = MemberClient::new(member(1), called_by(authorization), Arc::default());
     let said = runtime.block_on(known.ask(&at(locked.local_addr()), &question));
     assert!(said.is_err_and(|why| why.contains("status 502")));
 }

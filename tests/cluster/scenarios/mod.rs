@@ -24,6 +24,7 @@
 //! | processor starved | `clocks` | off, quorum |
 //! | mode changed under writes, with a node killed in between | `modes` | off, on, quorum |
 //! | synchronous standby lost | `synchronous` | on, quorum |
+//! | node killed, with permanent slots | `slots` | off |
 //!
 //! Every scenario with writers ends with [`finish`](crate::harness::workload::Workload::finish), which fails when two
 //! nodes ever acknowledged writes at one time.
@@ -50,6 +51,7 @@ mod planned;
 mod put_back;
 mod service;
 mod sick;
+mod slots;
 mod stage;
 mod synchronous;
 mod timelines;

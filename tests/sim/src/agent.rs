@@ -304,7 +304,7 @@ impl World {
                     node.data.directory = Directory::Empty;
                 }
             }
-            PgAction::EnsureSlots { .. } => {}
+            PgAction::KeepSlots { .. } => {}
             PgAction::Bootstrap
             | PgAction::StartPrimary
             | PgAction::StartStandby { .. }
@@ -315,6 +315,7 @@ impl World {
             | PgAction::PrePromote
             | PgAction::Restart { .. }
             | PgAction::Restore
+            | PgAction::CopySlots { .. }
             | PgAction::Reinitialize { .. } => panic!("a job: {action:?}"),
         }
         true
@@ -329,7 +330,7 @@ impl World {
                 self.random.between(100_000, 1_000_000)
             }
             JobKind::Stop => self.random.between(50_000, 500_000),
-            JobKind::PrePromote | JobKind::Restart | JobKind::Reinitialize => {
+            JobKind::PrePromote | JobKind::Restart | JobKind::Reinitialize | JobKind::CopySlots => {
                 panic!("nobody asks for it: {kind:?}")
             }
         }
@@ -411,7 +412,8 @@ impl World {
             | PgAction::DiscardIncomplete
             | PgAction::Fence { .. }
             | PgAction::SetSync { .. }
-            | PgAction::EnsureSlots { .. } => {}
+            | PgAction::CopySlots { .. }
+            | PgAction::KeepSlots { .. } => {}
         }
     }
 
@@ -481,7 +483,8 @@ impl World {
             | PgAction::DiscardIncomplete
             | PgAction::Fence { .. }
             | PgAction::SetSync { .. }
-            | PgAction::EnsureSlots { .. } => None,
+            | PgAction::CopySlots { .. }
+            | PgAction::KeepSlots { .. } => None,
         }
     }
 

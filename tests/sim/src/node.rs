@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::ha::{
     Closes, Consensus, DataDir, Fact, GUARD_STALE, GuardFacts, Health, LeaseFacts, MemberReport, Observation,
-    Policy, PostgresFacts, Probe, Process, Receiver, Sender, Server as ServerFacts, SyncInUse, SyncMode,
-    SyncPolicy, Upstream, WatchdogFacts,
+    Policy, PostgresFacts, Probe, Process, Receiver, Sender, Server as ServerFacts, SlotFacts, SlotPolicy,
+    SyncInUse, SyncMode, SyncPolicy, Upstream, WatchdogFacts,
 };
 use crate::lease::BootTime;
 use crate::model::{ClusterState, Epoch, Lsn, MemberId, MemberKind, PostgresAddr, WalPosition};
@@ -214,6 +214,7 @@ impl Node {
             wall_ms: 0,
             operation: None,
             scheduled_restart: None,
+            slots: SlotFacts::default(),
             policy: policy(&cluster, &self.first_settings),
             cluster,
         }
@@ -317,7 +318,8 @@ impl Node {
                 slot: None,
             }),
             senders: server.commits.senders.iter().map(|(standby, sender)| row(*standby, sender)).collect(),
-            physical_slots: Vec::new(),
+            slots: Vec::new(),
+            is_logical: false,
             version: 150_018,
             started_at: String::new(),
         }
@@ -373,6 +375,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
         sync: SyncPolicy { mode, strict, node_count, fast_failover, ..SyncPolicy::default() },
         use_pg_rewind: true,
         use_slots: false,
+        slots: SlotPolicy::default(),
         bootstrap_settings: first.to_owned(),
     }
 }

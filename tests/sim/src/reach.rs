@@ -127,6 +127,7 @@ const OUT_OF_REACH: &[Rule] = &[
     Rule::HolderWithoutData,
     Rule::WatchdogMissing,
     Rule::KeepSlots,
+    Rule::CopySlots,
     Rule::Inconsistent,
     Rule::CutOff,
     Rule::TakeCutOff,
@@ -162,7 +163,7 @@ rules! {
     ShutDownStop ShutDownHandOver ShutDownRelease ShutDownDone StrangerToEpoch GivenUpEpoch AwaitLicence
     RepairEpoch ChangeVoters ChangeTtl ChangeFailsafe BeginOwnEpoch Bootstrap RecordSystem RecordSettings
     HolderWithoutData RestartInPlace StartForPromotion ReserveTimeline Promote GiveBack Sick WatchdogMissing
-    ArmGuard KeepSlots WidenSync ConfigureSync NarrowSync Lead Pause DisarmInPause Resume Paused TakeByWord
+    ArmGuard KeepSlots CopySlots WidenSync ConfigureSync NarrowSync Lead Pause DisarmInPause Resume Paused TakeByWord
     HandOverStop HandOverTransfer HandOverWait HandOverRefuse AwaitPrimary Clone StartStandby Rewind Diverged StepDown
     Inconsistent CloneAlone Follow DiscardOldData Standby CatchUp StandBack Suspect AwaitReunion EndStream AskWhetherSilent CutOff
     TakeCutOff Fence TakeFenced AwaitFences MayNotPromote BetterCandidate AskToClose Close TakeClosed
