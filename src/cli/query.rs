@@ -13,7 +13,7 @@ use super::moment::{SECOND, local_time};
 use super::output::Output;
 use super::table::{Column, Table};
 use super::{Failure, cluster};
-use crate::postgres::{ColumnKind, Credentials, Login, Rows, SqlError, run_sql};
+use crate::postgres::{ColumnKind, Credentials, Login, Rows, SqlError, encryption_options, run_sql};
 
 /// A server that does not let in within this time does not answer.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -118,18 +118,6 @@ async fn ask(
     }
 }
 
-/// libpq's variables for the encryption, and what they stand for.
-const ENCRYPTION: [(&str, &str); 8] = [
-    ("PGSSLMODE", "sslmode"),
-    ("PGSSLROOTCERT", "sslrootcert"),
-    ("PGSSLCERT", "sslcert"),
-    ("PGSSLKEY", "sslkey"),
-    ("PGSSLCRL", "sslcrl"),
-    ("PGSSLCRLDIR", "sslcrldir"),
-    ("PGSSLNEGOTIATION", "sslnegotiation"),
-    ("PGCHANNELBINDING", "channel_binding"),
-];
-
 fn login(options: &QueryArguments, host: &str, port: u16, password: Option<&str>) -> Login {
     let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
     let user = options
@@ -144,8 +132,7 @@ fn login(options: &QueryArguments, host: &str, port: u16, password: Option<&str>
         .or_else(|| variable("PGPASSWORD"))
         .or_else(|| from_password_file(host, port, &database, &user));
     let mut credentials = Credentials::new(&user, password.as_deref());
-    let given = |(name, option): (&str, &str)| Some((option.to_owned(), variable(name)?));
-    credentials.options = ENCRYPTION.into_iter().filter_map(given).collect();
+    credentials.options = encryption_options(variable);
     Login {
         host: host.to_owned(),
         port,

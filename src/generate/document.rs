@@ -7,22 +7,7 @@ use crate::postgres::Inspected;
 /// Stands where only the operator knows what belongs there.
 const TO_FILL_IN: &str = concat!("#FIX", "ME");
 
-/// Parameters which must be equal on all nodes and are always told.
-pub(super) const OWNED: [&str; 11] = [
-    "hot_standby",
-    "max_connections",
-    "max_locks_per_transaction",
-    "max_prepared_transactions",
-    "max_replication_slots",
-    "max_wal_senders",
-    "max_worker_processes",
-    "track_commit_timestamp",
-    "wal_keep_size",
-    "wal_level",
-    "wal_log_hints",
-];
-
-/// Their values where nothing else is said.
+/// Parameters which must be equal on all nodes and are always told, with their values where nothing else is said.
 const OWNED_DEFAULTS: [(&str, &str); 11] = [
     ("hot_standby", "on"),
     ("max_connections", "100"),
@@ -36,6 +21,11 @@ const OWNED_DEFAULTS: [(&str, &str); 11] = [
     ("wal_level", "replica"),
     ("wal_log_hints", "on"),
 ];
+
+/// The names of [`OWNED_DEFAULTS`].
+pub(super) fn owned() -> [&'static str; 11] {
+    OWNED_DEFAULTS.map(|(name, _)| name)
+}
 
 /// Parameters which are a node's own.
 const LOCAL: [&str; 8] = [

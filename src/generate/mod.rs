@@ -13,7 +13,7 @@ use pgherd_raft::config::Environment;
 
 use crate::config::{self, to_yaml};
 use crate::postgres::{InspectError, Secret, inspect, installed_major};
-use document::{Document, OWNED};
+use document::{Document, owned};
 
 /// A sample for this machine.
 ///
@@ -34,10 +34,10 @@ pub async fn from_running(
     ask: impl FnOnce() -> anyhow::Result<Option<String>>,
 ) -> anyhow::Result<String> {
     let variables: BTreeMap<String, String> = environment.clone();
-    let found = match inspect(dsn, &variables, None, &OWNED).await {
+    let found = match inspect(dsn, &variables, None, &owned()).await {
         Err(InspectError::PasswordNeeded(user)) => {
             let password = ask()?.ok_or(InspectError::PasswordNeeded(user))?;
-            inspect(dsn, &variables, Some(&Secret::new(password)), &OWNED).await?
+            inspect(dsn, &variables, Some(&Secret::new(password)), &owned()).await?
         }
         other => other?,
     };

@@ -177,11 +177,16 @@ const ENCRYPTION: [(&str, &str); 8] = [
     ("PGCHANNELBINDING", "channel_binding"),
 ];
 
+/// libpq's options for the encryption, from the variables that stand for them.
+pub fn encryption_options(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let given = |(name, option): (&str, &str)| Some((option.to_owned(), variable(name)?));
+    ENCRYPTION.into_iter().filter_map(given).collect()
+}
+
 /// What the connection string and the environment say about the encryption; the former goes first.
 fn encryption(config: &Config, variables: &BTreeMap<String, String>) -> Credentials {
     let mut credentials = Credentials::new(config.get_user().unwrap_or_default(), None);
-    let given = |(name, option): (&str, &str)| Some((option.to_owned(), variables.get(name)?.clone()));
-    credentials.options = ENCRYPTION.into_iter().filter_map(given).collect();
+    credentials.options = encryption_options(|name| variables.get(name).cloned());
     let is_written = |mode| config.get_ssl_mode() == mode;
     let written = match () {
         () if is_written(SslMode::Disable) => Some("disable"),

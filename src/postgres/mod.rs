@@ -56,7 +56,7 @@ pub use control_data::ControlDataError;
 pub use error::PgError;
 pub use health::Probing;
 pub use hook::run_hook;
-pub use inspect::{InspectError, Inspected, inspect, installed_major};
+pub use inspect::{InspectError, Inspected, encryption_options, inspect, installed_major};
 pub use parameters::{ParameterRefusal, refused_parameters};
 use pgherd_raft::clock;
 use pgherd_raft::lease::BootTime;
