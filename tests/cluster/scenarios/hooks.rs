@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::harness::cluster::{BRING_UP_LIMIT, Cluster, HEAL_LIMIT, Plan};
+use crate::harness::ports::Place;
 use crate::harness::workload::{Session, Workload};
 use crate::harness::{clock, rest, wait};
 use crate::run;
@@ -41,6 +42,15 @@ async fn in_seconds(cluster: &Cluster, primary: usize, seconds: u32) -> Result<S
     Ok(session.client.query_one(&sql, &[]).await?.get(0))
 }
 
+async fn shows_a_schedule(at: Place, wanted: bool) -> Result<()> {
+    wait::until("the schedule in the status", HEAL_LIMIT, async || {
+        let shown = rest::get(at, "/patroni").await.and_then(|answer| answer.json());
+        let shown = shown.map_err(|error| error.to_string())?;
+        if shown.get("scheduled_restart").is_some() == wanted { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await
+}
+
 #[test]
 fn a_scheduled_restart_comes_due_and_before_stop_is_told() {
     run(Plan::of(3).map(|plan| plan.with_settings(&["synchronous_mode: on"])), async |cluster| {
@@ -53,12 +63,11 @@ fn a_scheduled_restart_comes_due_and_before_stop_is_told() {
         };
         let chosen = *others.iter().find(is_chosen).context("a synchronous standby")?;
         let before = cluster.node(chosen)?.postmaster_pid()?;
-        let schedule = json!({ "schedule": in_seconds(cluster, primary, 3).await?, "role": "replica" });
+        let schedule = json!({ "schedule": in_seconds(cluster, primary, 10).await?, "role": "replica" });
         let at = cluster.node(chosen)?.ports.rest_at();
         let answer = rest::post(at, "/restart", &schedule.to_string(), HEAL_LIMIT).await?;
         ensure!(answer.status == 202, "{} {}", answer.status, answer.body);
-        let shown = rest::get(at, "/patroni").await?.json()?;
-        ensure!(shown.get("scheduled_restart").is_some(), "{shown}");
+        shows_a_schedule(at, true).await?;
         wait::until("the scheduled restart", HEAL_LIMIT, async || {
             let now = cluster.node(chosen).and_then(|node| node.postmaster_pid());
             match now {
@@ -68,12 +77,7 @@ fn a_scheduled_restart_comes_due_and_before_stop_is_told() {
         })
         .await?;
         ensure!(lines(cluster, chosen, "before_stop.log")? == ["running"], "before_stop was not told once");
-        wait::until("the schedule to be over", HEAL_LIMIT, async || {
-            let shown = rest::get(at, "/patroni").await.and_then(|answer| answer.json());
-            let shown = shown.map_err(|error| error.to_string())?;
-            if shown.get("scheduled_restart").is_none() { Ok(()) } else { Err(shown.to_string()) }
-        })
-        .await?;
+        shows_a_schedule(at, false).await?;
         ensure!(cluster.wait_until_whole(HEAL_LIMIT).await? == primary, "the primary is another one");
         workload.wait_until_writing(clock::now(), HEAL_LIMIT).await?;
         // Another standby was waited for meanwhile, so that no commit hung on the one which was restarted.
