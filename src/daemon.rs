@@ -23,7 +23,7 @@ use crate::agent::{
     SlotBoard, watchdog_of,
 };
 use crate::api::{self, ApiSettings, ApiState, Followed, Listening, MemberClient};
-use crate::config::{BootstrapMethod, Config, Source};
+use crate::config::{Config, Source};
 use crate::guard::Guard;
 use crate::http_client::HttpClient;
 use crate::postgres::{Postgres, Postmaster};
@@ -43,7 +43,6 @@ pub async fn run(source: Source, config: Config) -> anyhow::Result<()> {
     let configs = watch::Sender::new(Arc::clone(&config));
     let (reread, reload) = Reread::new(source, configs.clone());
     let fencing = FencingCommand::of(&config).map_err(anyhow::Error::msg)?;
-    refuse_custom_bootstrap(&config)?;
     ensure_data_dir(&config.postgresql.data_dir)?;
     let guard = Arc::new(GuardSlot::default());
     let renewer = Arc::new(RenewerSlot::default());
@@ -171,18 +170,6 @@ fn incarnation() -> anyhow::Result<Incarnation> {
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
         .context("cannot get random bytes from the system")?;
     Ok(Incarnation(u64::from_ne_bytes(bytes)))
-}
-
-/// A cluster that was to come from a backup must not be founded empty.
-fn refuse_custom_bootstrap(config: &Config) -> anyhow::Result<()> {
-    match config.bootstrap.as_ref().map(|bootstrap| &bootstrap.method) {
-        Some(BootstrapMethod::Custom { name, .. }) => bail!(
-            "bootstrap.method: {name} is not supported by this version: remove it to let initdb make the cluster, or \
-             fill {} before the first start",
-            config.postgresql.data_dir.display()
-        ),
-        Some(BootstrapMethod::Initdb) | None => Ok(()),
-    }
 }
 
 /// The guard names its page by the canonical path, so the directory must be there before the first initdb or copy.

@@ -9,7 +9,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::config::{self, Adjusted, Config, Effective, Problem, SynchronousMode, effective_parameters};
+use crate::config::{
+    self, Adjusted, BootstrapMethod, Config, Effective, Problem, SynchronousMode, effective_parameters,
+};
 use crate::ha::{CommitWaitsFor, Policy, SlotKind, SlotMatcher, SlotPolicy, SyncMode, SyncPolicy};
 use crate::postgres::{self, BootstrapUser, Credentials, Secret};
 
@@ -130,6 +132,7 @@ impl PolicySource {
             use_pg_rewind: self.effective.postgresql.use_pg_rewind,
             use_slots: d.postgresql.use_slots,
             slots: slots(d),
+            makes_no_cluster: makes_no_cluster(&self.config),
             bootstrap_settings: self.first.to_string(),
         }
     }
@@ -263,6 +266,19 @@ fn slots(d: &config::Dynamic) -> SlotPolicy {
 fn needs_feedback(d: &config::Dynamic, tags: &Tags) -> bool {
     let has_logical = d.slots.values().any(|slot| matches!(slot, config::PermanentSlot::Logical { .. }));
     has_logical && !tags.flag("nostream")
+}
+
+/// As in Patroni a node without the section `bootstrap` begins no cluster. One that was to come from a backup must not be
+/// founded empty.
+fn makes_no_cluster(config: &Config) -> Option<String> {
+    match config.bootstrap.as_ref().map(|bootstrap| &bootstrap.method) {
+        None => Some("its configuration has no section `bootstrap`".to_owned()),
+        Some(BootstrapMethod::Custom { name, .. }) => Some(format!(
+            "bootstrap.method: {name} is not supported by this version; remove it to let initdb make the cluster, or \
+             fill the data directory"
+        )),
+        Some(BootstrapMethod::Initdb) => None,
+    }
 }
 
 fn replica_method((name, method): (&String, Option<&config::ReplicaMethod>)) -> postgres::ReplicaMethod {

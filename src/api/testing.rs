@@ -133,6 +133,7 @@ fn report(number: u64) -> MemberReport {
         shutting_down: false,
         fenced: Epoch(0),
         watchdog_failed: false,
+        makes_no_cluster: false,
         cut_off: None,
         postgres: PostgresState::Running,
         in_archive_recovery: false,
@@ -162,6 +163,7 @@ fn policy() -> Policy {
         use_pg_rewind: true,
         use_slots: true,
         slots: crate::ha::SlotPolicy::default(),
+        makes_no_cluster: None,
         bootstrap_settings: "{}".to_owned(),
     }
 }

@@ -64,6 +64,11 @@ pub(super) fn decide(o: &Observation) -> Decision {
         let because = format!("this node may not be the primary without a watchdog: {why}");
         return await_bootstrap(because).wait("another member, or the device");
     }
+    let has_data = matches!(o.postgres.data_dir, DataDir::Initialised { .. });
+    if let Some(why) = o.policy.makes_no_cluster.as_ref().filter(|_| !has_data) {
+        let because = format!("waiting for leader to bootstrap: this node makes no cluster, since {why}");
+        return await_bootstrap(because).act(Action::AskPeers).wait("another member");
+    }
     if is_named(o) {
         return take_vacant(o, "the operator says that this node's data are the cluster's");
     }
@@ -102,7 +107,7 @@ fn before_me(o: &Observation, mine: &MemberReport) -> Result<Vec<String>, Decisi
     let mut silent = Vec::new();
     for (id, member) in others {
         match o.report(*id, REPORT_FRESH) {
-            Some(report) if report.watchdog_failed && !report.has_data => {}
+            Some(report) if (report.watchdog_failed || report.makes_no_cluster) && !report.has_data => {}
             Some(report) if !is_known(report) => silent.push(member.name.to_string()),
             Some(report) if Claim::of(report, &member.name) < my_claim => {
                 let because = format!("{} makes the cluster's database system", member.name);

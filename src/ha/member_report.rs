@@ -51,6 +51,9 @@ pub struct MemberReport {
     /// It needs a watchdog device and has none that works.
     #[serde(default)]
     pub watchdog_failed: bool,
+    /// Without data it makes no database system for a new cluster.
+    #[serde(default)]
+    pub makes_no_cluster: bool,
     /// Its `fencing.command` has cut a holder off.
     #[serde(default)]
     pub cut_off: Option<CutOffWord>,

@@ -42,6 +42,8 @@ pub struct Policy {
     /// The other slots.
     #[serde(default)]
     pub slots: SlotPolicy,
+    /// Why this node makes no database system for a new cluster; none: it does.
+    pub makes_no_cluster: Option<String>,
     /// The settings document for a new cluster (`bootstrap.dcs`), a JSON object.
     pub bootstrap_settings: String,
 }

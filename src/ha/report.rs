@@ -50,6 +50,7 @@ pub fn own_report(o: &Observation) -> MemberReport {
         shutting_down: o.shutting_down,
         fenced: o.postgres.fenced,
         watchdog_failed: watchdog_trouble(o).is_some(),
+        makes_no_cluster: o.policy.makes_no_cluster.is_some(),
         cut_off: cut_off::own_word(o),
         postgres: PostgresState::of(o),
         in_archive_recovery: server.and_then(replication_state) == Some(IN_ARCHIVE_RECOVERY),

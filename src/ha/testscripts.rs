@@ -284,6 +284,7 @@ fn observation(me: MemberId, cluster: ClusterState) -> Observation {
             use_pg_rewind: true,
             use_slots: true,
             slots: SlotPolicy::default(),
+            makes_no_cluster: None,
             bootstrap_settings: "{\"ttl\":5}".to_owned(),
         },
     }
@@ -691,6 +692,7 @@ impl Script {
             shutting_down: args.take_key("shutting_down").is_some(),
             fenced: Epoch(args.take_key("fenced").unwrap_or("0").parse()?),
             watchdog_failed: args.take_key("watchdog_failed").is_some(),
+            makes_no_cluster: args.take_key("makes_no_cluster").is_some(),
             cut_off: match args.take_key("cut_off") {
                 Some(epoch) => Some(CutOffWord { epoch: Epoch(epoch.parse()?), ago: Duration::ZERO }),
                 None => None,
@@ -900,6 +902,9 @@ impl Script {
         }
         if let Some(checks) = args.take_key("check_timeline") {
             self.o.policy.check_timeline = checks.parse()?;
+        }
+        if let Some(why) = args.take_key("makes_no_cluster") {
+            self.o.policy.makes_no_cluster = Some(why.to_owned());
         }
         if let Some(restores) = args.take_key("restores_alone") {
             self.o.policy.restores_alone = restores.parse()?;

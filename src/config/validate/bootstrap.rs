@@ -74,8 +74,8 @@ fn method(section: &mut Section<'_>) -> Option<BootstrapMethod> {
     section.report.warning(
         &section.key("method"),
         &place,
-        "has no effect yet: a new cluster is made by initdb",
-        "do not start a new cluster with this file; an existing one is not concerned",
+        "has no effect yet: this node makes no new cluster",
+        "remove it to let initdb make the cluster, or fill the data directory; an existing cluster is not concerned",
     );
     let arguments =
         method.free_scalars(&["command", "no_params", "keep_existing_recovery_conf", "recovery_conf"]);

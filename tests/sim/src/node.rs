@@ -376,6 +376,7 @@ pub(crate) fn policy(cluster: &ClusterState, first: &str) -> Policy {
         use_pg_rewind: true,
         use_slots: false,
         slots: SlotPolicy::default(),
+        makes_no_cluster: None,
         bootstrap_settings: first.to_owned(),
     }
 }
