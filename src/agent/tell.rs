@@ -14,6 +14,8 @@ use crate::ha::{self, Decision, Due, Observation, Rule};
 pub(super) struct Race {
     holder: Option<MemberId>,
     is_told: bool,
+    /// Whose name was said last as that of the lease's holder.
+    owner_told: Option<Option<MemberId>>,
     /// What a standby had when it missed the holder, and whether that it grew was said.
     received: Option<(Epoch, WalPosition, bool)>,
 }
@@ -30,6 +32,17 @@ impl Race {
         }
         let was_told = std::mem::take(&mut self.is_told);
         if was_told || before == o.me { None } else { ha::lost_race(o) }
+    }
+
+    /// Who holds the lease, when that is not what was said last.
+    fn new_owner(&mut self, o: &Observation) -> Option<String> {
+        let own = &o.cluster.members.get(&o.me)?.name;
+        let holder = o.cluster.lease.holder();
+        if self.owner_told.replace(holder) == Some(holder) {
+            return None;
+        }
+        let owner = holder.map_or_else(|| "None".to_owned(), |holder| o.cluster.name_of(holder));
+        Some(format!("Lock owner: {owner}; I am {own}"))
     }
 
     /// Does the WAL of a holder that is missed still come? Nobody takes over before its lease has ended; where
@@ -51,6 +64,9 @@ impl Race {
 
 impl Agent {
     pub(super) fn tell(&mut self, o: &Observation, decision: &Decision) {
+        if let Some(owner) = self.race.new_owner(o) {
+            info!("{owner}");
+        }
         if let Some(why) = self.race.look(o, decision) {
             info!("{why}");
         }

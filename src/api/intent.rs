@@ -63,22 +63,21 @@ pub(super) async fn post(shared: Shared, request: Request, word: Word) -> Reply 
         Ok(wish) => wish,
         Err(refusal) => return refusal,
     };
+    info!("received {} request with {wish}", word.lower());
     let (view, judged) = judge_patiently(word, &wish, shared.api.view.clone()).await;
     // As in Patroni, a failover from a named leader is a switchover.
     let word = if wish.leader.is_some() { Word::Switchover } else { word };
     let api = shared.api.clone();
     match judged {
         Ok(Judged::Now(intent)) => {
-            info!("an operator asks for a {}: {intent:?}", word.lower());
             let patience = LEAST_PATIENCE.max(view.observation.policy.loop_wait * 2);
             shared.operations.run(async move { carry_out(&api, word, intent, patience).await }).await
         }
         Ok(Judged::Later(schedule)) => {
-            info!("an operator schedules a switchover: {schedule:?}");
             shared.operations.run(async move { write_schedule(&api, schedule).await }).await
         }
         Err(refusal) => {
-            info!("an operator's {} is refused: {}", word.lower(), refusal.body);
+            info!("the {} is refused: {}", word.lower(), refusal.body);
             refusal
         }
     }

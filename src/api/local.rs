@@ -44,6 +44,8 @@ pub(super) async fn restart(shared: Shared, request: Request) -> Reply {
         Ok(asked) => asked,
         Err(refusal) => return refusal,
     };
+    let words = shown(&Value::Object(fields).to_string());
+    info!("received restart request: {words}");
     let api = shared.api.clone();
     shared.operations.run(async move { begin(&api, asked).await }).await
 }
@@ -51,13 +53,11 @@ pub(super) async fn restart(shared: Shared, request: Request) -> Reply {
 async fn begin(api: &ApiState, asked: Asked) -> Reply {
     let Asked { filters, timeout, at_ms } = asked;
     let Some(at_ms) = at_ms else {
-        info!("an operator asks for a restart: {filters:?}");
         return match api.actions.restart(RestartRequest { filters, timeout }).await {
             Ok(()) => Reply::text(StatusCode::OK, "restarted successfully"),
             Err(why) => refused(why),
         };
     };
-    info!("an operator schedules a restart for {}: {filters:?}", schedule::iso8601(at_ms));
     let timeout_ms = timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
     match api.actions.schedule_restart(ScheduledRestart { at_ms, filters, timeout_ms }).await {
         Ok(()) => Reply::text(StatusCode::ACCEPTED, "Restart scheduled"),
@@ -162,7 +162,7 @@ pub(super) async fn reload(shared: Shared, request: Request) -> Reply {
     if let Err(refusal) = body::optional_object(request, MAX_BODY).await {
         return refusal;
     }
-    info!("an operator asks for the configuration to be read again");
+    info!("received reload request: the configuration is read again");
     match shared.api.actions.reload().await {
         Ok(()) => Reply::text(StatusCode::ACCEPTED, "reload scheduled"),
         Err(why) => Reply::text(StatusCode::INTERNAL_SERVER_ERROR, why),
@@ -190,7 +190,7 @@ pub(super) async fn reinitialize(shared: Shared, request: Request) -> Reply {
         }
         Some(_) => {}
     }
-    info!("an operator asks for this node to be copied anew");
+    info!("received reinitialize request: force={force} from_leader={from_leader}");
     let api = shared.api.clone();
     let begin = async move {
         match api.actions.reinitialize(force, from_leader).await {

@@ -1,5 +1,6 @@
 //! What an operator wishes, and whether it can be done: the words of a request judged against the last view.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::reply::Reply;
+use super::reply::{Reply, shown};
 use super::schedule;
 use crate::agent::view::View;
 use crate::ha::{Ranking, SyncMode, is_paused, rank};
@@ -52,6 +53,15 @@ pub(super) struct Wish {
     scheduled_at: Option<String>,
     /// The operator says that the primary is dead.
     primary_is_dead: bool,
+}
+
+/// For the log, in Patroni's words.
+impl fmt::Display for Wish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |name: &Option<String>| name.as_deref().map_or_else(|| "None".to_owned(), shown);
+        let (leader, candidate) = (named(&self.leader), named(&self.candidate));
+        write!(f, "leader={leader} candidate={candidate} scheduled_at={}", named(&self.scheduled_at))
+    }
 }
 
 /// Patroni's words for it.

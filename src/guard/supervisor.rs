@@ -265,7 +265,7 @@ impl Supervisor {
         let started = postmaster::start(request, &self.oom_score_adj)
             .map_err(|error| format!("cannot run {}: {error}", request.program.display()))?;
         let pid = started.process.pid;
-        self.notes.push(Note::info(format!("started the postmaster (pid {pid})")));
+        self.notes.push(Note::info(format!("postmaster pid={pid}")));
         self.enter(page, Phase::Running(started));
         Ok(pid)
     }
