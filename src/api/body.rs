@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use tokio::time::timeout;
 
+use super::connections::InUse;
 use super::reply::{Reply, shown};
 
 /// How long a client may take to send it.
@@ -23,9 +25,18 @@ const MAX_DISCARDED: usize = 1024 * 1024;
 /// For how long.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The bytes of the body; none: the request has no body at all, not even an empty one.
+/// The bytes of the body; none: the request has no body at all, not even an empty one. With the body the connection carries an
+/// operation: who sends half of one has asked for nothing yet.
 pub(super) async fn bytes(request: Request, limit: usize) -> Result<Option<Bytes>, Reply> {
     let (head, body) = request.into_parts();
+    let bytes = received(&head, body, limit).await?;
+    if let Some(in_use) = head.extensions.get::<InUse>() {
+        in_use.begin();
+    }
+    Ok(bytes)
+}
+
+async fn received(head: &Parts, body: Body, limit: usize) -> Result<Option<Bytes>, Reply> {
     if !has_body(&head.headers) {
         return Ok(None);
     }

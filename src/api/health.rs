@@ -39,7 +39,7 @@ pub(super) fn is_well(standing: &Standing, path: &str, query: &Query) -> Result<
     } else if has("read-only") && !has("sync") && !has("quorum") {
         standing.takes_clients() || replica()
     } else if has("health") {
-        PostgresState::of(&standing.view.observation) == PostgresState::Running
+        standing.is_running() && PostgresState::of(&standing.view.observation) == PostgresState::Running
     } else {
         match path.trim_start_matches('/') {
             "sync" | "synchronous" => in_role(Some(SyncRole::Sync)),

@@ -200,12 +200,15 @@ async fn unsafe_method(shared: Shared, settings: &ApiSettings, request: Request)
         Ok(caller) => caller,
         Err(refusal) => return refusal,
     };
-    let _in_use = head.extensions.get::<InUse>().map(InUse::begin);
+    let in_use = head.extensions.get::<InUse>().cloned();
     let request = Request::from_parts(head, body);
     match action {
         Action::Switchover => intent::post(shared, request, wish::Word::Switchover).await,
         Action::Failover => intent::post(shared, request, wish::Word::Failover).await,
-        Action::CancelSwitchover => intent::cancel(shared).await,
+        Action::CancelSwitchover => {
+            in_use.inspect(InUse::begin);
+            intent::cancel(shared).await
+        }
         Action::Restart => local::restart(shared, request).await,
         Action::CancelRestart => local::cancel_restart(shared).await,
         Action::Reload => local::reload(shared, request).await,

@@ -230,9 +230,10 @@ async fn converse(
             request.extensions_mut().insert(client);
         }
         request.extensions_mut().insert(asking.clone());
-        let (answer, changes) = (answers.call(request), changes.clone());
+        let (answer, changes, asked) = (answers.call(request), changes.clone(), asking.clone());
         async move {
             let mut response = answer.await?;
+            asked.answered();
             if changes.has_changed().unwrap_or(true) {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
