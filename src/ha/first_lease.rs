@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use pgherd_raft::model::{MemberKind, MemberName, WalPosition};
 
-use super::action::{Action, JobKind};
+use super::action::{Action, GuardAction, JobKind, PgAction};
 use super::candidate::REPORT_FRESH;
 use super::decide::SOON;
 use super::decision::{Decision, State};
 use super::facts::{DataDir, Observation};
+use super::holder::release;
 use super::member_report::MemberReport;
 use super::report::{own_report, watchdog_trouble};
 use super::rule::Rule;
@@ -141,4 +142,22 @@ fn await_silent(o: &Observation, mine: &MemberReport, silent: &[String]) -> Opti
         return Some(await_bootstrap(because).wait("the primary"));
     }
     None
+}
+
+/// The holder of the lease has no data: it makes the first of the cluster, or gives the lease back.
+pub(super) fn without_data(o: &Observation) -> Decision {
+    if o.cluster.system_identifier.is_some() {
+        let because = "this node holds the lease, but has no data";
+        return release(o, Decision::new(State::Demoting, Rule::HolderWithoutData, because, SOON));
+    }
+    let epoch = o.cluster.lease.epoch;
+    let failed = o.finished.get(&JobKind::Bootstrap).filter(|ended| ended.epoch == epoch);
+    if let Some(failed) = failed.filter(|ended| ended.error.is_some()) {
+        let error = failed.error.clone().unwrap_or_default();
+        let because = format!("the cluster could not be initialised: {error}");
+        return release(o, Decision::new(State::Demoting, Rule::GiveBack, because, SOON));
+    }
+    Decision::new(State::Bootstrapping, Rule::Bootstrap, "trying to bootstrap a new cluster", SOON)
+        .act(Action::Guard(GuardAction::Arm { epoch }))
+        .act(Action::Postgres(PgAction::Bootstrap))
 }

@@ -16,7 +16,8 @@ use super::housekeeping::keep;
 use super::report::{SERVER_FRESH, own_report, watchdog_trouble};
 use super::rule::Rule;
 use super::{
-    failsafe, health, hook, operations, pause, schedule, slots, stopped_by_others, switchover, sync,
+    failsafe, first_lease, health, hook, operations, pause, schedule, slots, stopped_by_others, switchover,
+    sync,
 };
 
 /// After this many failed starts in a row the lease is given to a standby, if there is one.
@@ -237,7 +238,7 @@ fn with_a_licence(o: &Observation) -> Decision {
         return decision;
     }
     match &o.postgres.data_dir {
-        DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => without_data(o),
+        DataDir::Empty | DataDir::Incomplete | DataDir::Foreign(_) => first_lease::without_data(o),
         DataDir::Initialised { has_standby_signal, .. } => match o.postgres.process.of_any_age() {
             Some(Process::Stopped) => stopped(o, *has_standby_signal),
             Some(Process::Running { .. }) => running(o),
@@ -367,23 +368,6 @@ pub(super) fn release_from(o: &Observation, decision: Decision, position: Option
         .act(Action::Lease(LeaseAction::GiveUp { epoch }))
         .act(Action::Propose(Command::Release { epoch, position }))
         .wait("the lease to be vacant")
-}
-
-fn without_data(o: &Observation) -> Decision {
-    if o.cluster.system_identifier.is_some() {
-        let because = "this node holds the lease, but has no data";
-        return release(o, Decision::new(State::Demoting, Rule::HolderWithoutData, because, SOON));
-    }
-    let epoch = o.cluster.lease.epoch;
-    let failed = o.finished.get(&JobKind::Bootstrap).filter(|ended| ended.epoch == epoch);
-    if let Some(failed) = failed.filter(|ended| ended.error.is_some()) {
-        let error = failed.error.clone().unwrap_or_default();
-        let because = format!("the cluster could not be initialised: {error}");
-        return release(o, Decision::new(State::Demoting, Rule::GiveBack, because, SOON));
-    }
-    Decision::new(State::Bootstrapping, Rule::Bootstrap, "trying to bootstrap a new cluster", SOON)
-        .act(Action::Guard(GuardAction::Arm { epoch }))
-        .act(Action::Postgres(PgAction::Bootstrap))
 }
 
 fn stopped(o: &Observation, has_standby_signal: bool) -> Decision {
