@@ -14,8 +14,8 @@ use tokio::task::{AbortHandle, JoinSet};
 /// Connections at a time. Above what health checkers and scrapers of one node need, below the usual limit of 1024 open
 /// files.
 const MAX_CONNECTIONS: usize = 256;
-/// So many which never asked are not asked to make room: more are not accepted in one go, before what they say is read (128 is
-/// what the runtime lets a task do before it serves the others).
+/// So many which never asked keep their places before those who have asked and are idle: several times what is accepted in one
+/// go, so that what they say is read before they are pushed out.
 const NEWCOMERS: usize = 128;
 
 /// What a connection is good for; shared with its task.

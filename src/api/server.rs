@@ -34,6 +34,9 @@ const MAX_HEAD: usize = 16 * 1024;
 /// The pause after a failed `accept` (no file descriptors left, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// So many connections are accepted in one go; then what those said is read. Fewer than [`super::connections`] keeps places for.
+const AT_ONCE: usize = 32;
+
 /// Why the API could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
@@ -136,7 +139,12 @@ async fn accept(
     let mut connections = Connections::default();
     let mut listeners = awaited(listeners);
     let outdated = watch::Sender::new(());
+    let mut in_one_go = 0;
     loop {
+        if in_one_go >= AT_ONCE {
+            in_one_go = 0;
+            tokio::task::yield_now().await;
+        }
         let accepted = tokio::select! {
             accepted = next(&listeners) => accepted,
             Some(order) = orders.recv() => {
@@ -145,6 +153,7 @@ async fn accept(
             }
             _ended = &mut stopped => break,
         };
+        in_one_go += 1;
         match accepted {
             Ok((stream, peer)) => connections.add(|in_use| {
                 let outdated = outdated.subscribe();
