@@ -240,8 +240,11 @@ fn old_name(name: &str, cluster: &Parameters) -> Option<String> {
     Some(format!("{}MB", segments.checked_mul(SEGMENT_MB)?))
 }
 
-/// Why this major cannot be started with this parameter.
+/// Why this major cannot be started with this parameter. Zero: it is not known yet, and nothing is left out.
 fn not_in(major: u32, name: &str) -> Option<String> {
+    if major == 0 {
+        return None;
+    }
     let removed = REMOVED.iter().find(|(from, removed)| *removed == name && major >= *from);
     if let Some((from, _)) = removed {
         return Some(format!("{name} is left out: PostgreSQL has no such parameter since {from}"));
@@ -386,6 +389,7 @@ mod tests {
         let (new, notes) = effective(17, &cluster, &[]);
         assert!(!new.contains_key("old_snapshot_threshold") && new.contains_key("summarize_wal"));
         assert!(new.contains_key("ext.setting"));
+        assert_eq!(effective(0, &cluster, &[]).1, [""; 0], "no major is known yet");
         assert_eq!(notes, ["old_snapshot_threshold is left out: PostgreSQL has no such parameter since 17"]);
     }
 }
