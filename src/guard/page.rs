@@ -72,7 +72,7 @@ struct Words {
     watchdog: AtomicU64,
     /// Which configuration of it is in force; zero: none.
     watchdog_config: AtomicU64,
-    /// When a postmaster ended which somebody else had asked to; zero: none did since the last start.
+    /// When a postmaster ended which somebody else may have asked to; zero: none did since the last start.
     stopped_by_others: AtomicU64,
 }
 
@@ -420,12 +420,12 @@ impl Page {
         self.words().exits.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Guard only: when a postmaster obeyed somebody else; none: the last one did not, or one was started.
+    /// Guard only: when a postmaster obeyed somebody else, as it seems; none: the last one did not, or one was started.
     pub(super) fn record_stopped_by_others(&self, at: Option<Nanos>) {
         self.words().stopped_by_others.store(at.unwrap_or_default(), Ordering::Release);
     }
 
-    /// When the last postmaster ended because somebody else had asked it to.
+    /// When the last postmaster ended, if somebody else may have asked it to.
     pub(super) fn stopped_by_others(&self) -> Option<Nanos> {
         Some(self.words().stopped_by_others.load(Ordering::Acquire)).filter(|at| *at > 0)
     }

@@ -177,7 +177,8 @@ impl Supervisor {
         let text = format!("the postmaster (pid {}) has ended: {}", postmaster.process.pid, describe(exit));
         self.notes.push(if is_clean { Note::info(text) } else { Note::warning(text) });
         page.record_exit(exit);
-        let by_others = is_clean && !self.is_asked_to_end;
+        let may_have_obeyed = is_clean || exit == PostmasterExit::NotKnown;
+        let by_others = may_have_obeyed && !self.is_asked_to_end;
         page.record_stopped_by_others(by_others.then_some(now));
         self.enter(page, Phase::Ending { kill_at: now.saturating_add(nanos(grace)) });
         self.next_round = now;

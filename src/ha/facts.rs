@@ -223,13 +223,23 @@ pub struct GuardFacts {
     pub heartbeat_age: Duration,
     /// For how long it has been killing PostgreSQL; none: it does not.
     pub killing_for: Option<Duration>,
-    /// When the last postmaster ended in obedience to somebody else: with exit status 0, although nobody here had asked
-    /// it to end. None: it ended otherwise, or one was started since.
+    /// The last postmaster ended in obedience to somebody else, as it seems: nobody here had asked it to end. None: it
+    /// ended otherwise, or one was started since.
     #[serde(default)]
-    pub stopped_by_others: Option<BootTime>,
+    pub stopped_by_others: Option<StoppedByOthers>,
     /// The watchdog device behind it.
     #[serde(default)]
     pub watchdog: WatchdogFacts,
+}
+
+/// A postmaster's end that nobody here had asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoppedByOthers {
+    /// When.
+    pub at: BootTime,
+    /// Its exit status was 0. Otherwise the status went to somebody else: an adopted postmaster is no child of the guard,
+    /// and only its control data tell whether it crashed.
+    pub is_certain: bool,
 }
 
 /// The watchdog device which resets the machine when the guard itself is stopped.

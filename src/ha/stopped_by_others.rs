@@ -8,15 +8,20 @@ use std::time::Duration;
 
 use super::decide::is_stopped;
 use super::decision::Decision;
-use super::facts::Observation;
+use super::facts::{ControlState, Observation};
 
 /// Ten looks of `pg_ctl`, some of which may be late on a busy machine.
 const TO_BE_SEEN: Duration = Duration::from_secs(1);
 
 /// For how long PostgreSQL stays down for whoever stopped it to see. None: it is started now.
 fn left(o: &Observation) -> Option<Duration> {
-    let at = o.guard.of_any_age()?.stopped_by_others.filter(|_| is_stopped(o))?;
-    let left = TO_BE_SEEN.saturating_sub(o.now.since(at));
+    let ended = o.guard.of_any_age()?.stopped_by_others.filter(|_| is_stopped(o))?;
+    let state = o.postgres.control.of_any_age().map(|control| control.state);
+    let in_order = matches!(state, Some(ControlState::ShutDown | ControlState::ShutDownInRecovery));
+    if !ended.is_certain && !in_order {
+        return None;
+    }
+    let left = TO_BE_SEEN.saturating_sub(o.now.since(ended.at));
     // An operator's wish for a restart is no surprise to whoever stopped it.
     (!left.is_zero() && o.operation.is_none()).then_some(left)
 }

@@ -441,7 +441,10 @@ impl Script {
             heartbeat_age: ms(args.take_key("heartbeat").unwrap_or("10"))?,
             killing_for: args.take_key("killing").map(ms).transpose()?,
             stopped_by_others: match args.take_key("stopped_by_others") {
-                Some(ago) => Some(BootTime(NOW.0.saturating_sub(ms(ago)?))),
+                Some(ago) => Some(StoppedByOthers {
+                    at: BootTime(NOW.0.saturating_sub(ms(ago)?)),
+                    is_certain: args.take_key("status") != Some("unknown"),
+                }),
                 None => None,
             },
             watchdog: WatchdogFacts {
