@@ -17,7 +17,7 @@ use super::clock::{self, to_boot_time};
 use super::deadline::{Deadline, ExtendError};
 use super::error::GuardError;
 use super::message::{
-    Answer, Envelope, News, PostmasterExit, PostmasterSignal, Request, StartRequest, Status, WatchdogConfig,
+    Answer, Envelope, News, PostmasterSignal, Request, StartRequest, Status, WatchdogConfig,
 };
 use super::page::{self, Page};
 use super::place::Place;
@@ -25,7 +25,7 @@ use super::process;
 use super::procfs::Exact;
 use super::watch::Watcher;
 use super::watchdog::WatchdogState;
-use crate::ha::{Fact, GuardFacts, Process, StoppedByOthers, WatchdogFacts};
+use crate::ha::{Fact, GuardFacts, Process, WatchdogFacts};
 
 /// A guard answers within a millisecond; a busy machine gets more.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -243,10 +243,7 @@ impl Guard {
                 .last_kill()
                 .filter(|kill| kill.finished.is_none())
                 .map(|kill| to_boot_time(clock::now()).since(kill.began)),
-            stopped_by_others: self.page().stopped_by_others().map(|at| StoppedByOthers {
-                at: to_boot_time(at),
-                is_certain: self.page().exits().1 == Some(PostmasterExit::Exited(0)),
-            }),
+            stopped_by_others: self.page().stopped_by_others(),
         })
     }
 

@@ -23,7 +23,7 @@ use super::clock::{self, Nanos, to_boot_time};
 use super::message::{Kill, PostmasterExit, WatchdogConfig};
 use super::place::fnv1a;
 use super::watchdog::WatchdogState;
-use crate::ha::Process;
+use crate::ha::{Process, StoppedByOthers};
 
 /// "PGHERDGD", so that a foreign file is not taken for a page.
 const MAGIC: u64 = u64::from_be_bytes(*b"PGHERDGD");
@@ -426,8 +426,10 @@ impl Page {
     }
 
     /// When the last postmaster ended, if somebody else may have asked it to.
-    pub(super) fn stopped_by_others(&self) -> Option<Nanos> {
-        Some(self.words().stopped_by_others.load(Ordering::Acquire)).filter(|at| *at > 0)
+    pub(super) fn stopped_by_others(&self) -> Option<StoppedByOthers> {
+        let at = Some(self.words().stopped_by_others.load(Ordering::Acquire)).filter(|at| *at > 0)?;
+        let is_certain = self.exits().1 == Some(PostmasterExit::Exited(0));
+        Some(StoppedByOthers { at: to_boot_time(at), is_certain })
     }
 
     /// How many postmasters ended, and how the last one did.
@@ -511,7 +513,8 @@ pub(super) mod tests {
         assert_eq!(daemon.exits(), (1, Some(PostmasterExit::Signalled(9))));
         assert_eq!(daemon.stopped_by_others(), None);
         guard.record_stopped_by_others(Some(7));
-        assert_eq!(daemon.stopped_by_others(), Some(7));
+        let ended = StoppedByOthers { at: to_boot_time(7), is_certain: false };
+        assert_eq!(daemon.stopped_by_others(), Some(ended));
         guard.record_stopped_by_others(None);
         assert_eq!(daemon.stopped_by_others(), None);
         assert_eq!(daemon.last_kill(), None);
