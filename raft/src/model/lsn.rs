@@ -47,7 +47,8 @@ impl FromStr for Lsn {
 
     fn from_str(text: &str) -> Result<Self, InvalidLsn> {
         let part = |digits: &str| {
-            let hexadecimal = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            // As PostgreSQL: not more digits than 32 bits have, zeros included.
+            let hexadecimal = matches!(digits.len(), 1..=8) && digits.bytes().all(|b| b.is_ascii_hexdigit());
             hexadecimal.then(|| u32::from_str_radix(digits, 16).ok()).flatten()
         };
         text.split_once('/')
