@@ -373,7 +373,7 @@ fn expected(o: &Observation) -> Vec<Standby> {
     reports.collect()
 }
 
-/// What counts of members that stop or have stopped.
+/// What counts of members that stop or have stopped, or would stream from another standby.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Absent {
     Count,
@@ -387,8 +387,8 @@ fn eligible(o: &Observation, absent: Absent) -> Vec<(MemberName, i64)> {
         let leaves =
             o.cluster.leaving.contains(*id) || o.report(**id, REPORT_FRESH).is_some_and(is_about_to_stop);
         let cascades = member.tags.text("replicatefrom").is_some_and(|from| from != me);
-        let counts = !leaves || absent == Absent::Count;
-        **id != o.me && member.kind == MemberKind::Data && counts && !cascades
+        let counts = !(leaves || cascades) || absent == Absent::Count;
+        **id != o.me && member.kind == MemberKind::Data && counts
     });
     let named = members.map(|(_, member)| (member.name.clone(), member.tags.sync_priority()));
     named.filter(|(_, priority)| *priority > 0).collect()
