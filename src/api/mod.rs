@@ -140,6 +140,10 @@ struct Shared {
 
 async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     let settings = Arc::clone(&shared.api.settings.borrow());
+    let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_safe && parts(request.uri().path()) == ("config", "") {
+        settings::await_first(&shared.api).await;
+    }
     let reply = match *request.method() {
         Method::GET | Method::HEAD => safe(&shared.api, &request),
         Method::OPTIONS => safe(&shared.api, &request).without_body(),

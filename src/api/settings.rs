@@ -3,6 +3,8 @@
 //! A change is read, checked as a whole, and written only over the revision that it was made for; when somebody else was
 //! faster it is made anew on theirs. What has a mistake is not written, and all mistakes are told at once.
 
+use std::time::Duration;
+
 use axum::extract::Request;
 use axum::http::StatusCode;
 use pgherd_raft::clock;
@@ -18,6 +20,8 @@ use super::reply::Reply;
 use super::{ApiState, Shared, body};
 use crate::config;
 
+/// How long the first settings are waited for.
+const FIRST_SETTINGS: Duration = Duration::from_secs(2);
 /// So often a change is made anew because somebody else was faster.
 const ATTEMPTS: usize = 5;
 /// Keys whose values are secrets, wherever they stand. They belong into the nodes' own files.
@@ -44,6 +48,21 @@ pub(super) struct Change {
     pub(super) by: String,
 }
 
+/// The primary of a new cluster writes the settings a moment after it can be seen: they are waited for, for a while.
+pub(super) async fn await_first(api: &ApiState) {
+    let mut watch = api.intents.watch();
+    let is_being_made = {
+        let state = &watch.borrow().state;
+        state.lease.holder().is_some() && state.settings.revision == Revision(0)
+    };
+    if is_being_made {
+        let made = watch.wait_for(|view| view.state.settings.revision > Revision(0));
+        if tokio::time::timeout(FIRST_SETTINGS, made).await.is_err() {
+            tracing::debug!("the new cluster has no settings yet");
+        }
+    }
+}
+
 /// `GET /config`.
 pub(super) fn get(state: &ClusterState) -> Reply {
     match parsed(&state.settings.document) {
@@ -63,7 +82,11 @@ pub(super) async fn change(shared: Shared, request: Request, way: Way, by: Strin
     };
     let api = shared.api.clone();
     let change = Change { wanted, way, by };
-    shared.operations.run(async move { write(&api, &change).await }).await
+    let made = async move {
+        await_first(&api).await;
+        write(&api, &change).await
+    };
+    shared.operations.run(made).await
 }
 
 /// Makes the change, anew for each revision that somebody else was faster with.
@@ -312,6 +335,21 @@ mod tests {
             "slots": {"x": null, "y": {"z": null}},
         });
         assert_eq!(merged(&fields(&present), &fields(&change)), fields(&expected));
+    }
+
+    #[tokio::test]
+    async fn a_change_waits_for_the_first_settings() {
+        let group = FakeGroup::new(Fate::Done);
+        group.forget_settings();
+        let api = state(view(3, clock::now()), Arc::clone(&group));
+        let document = "{\"ttl\":7}".to_owned();
+        let first = Command::SetSettings { expected: Revision(0), document, by: String::new(), at_ms: 0 };
+        let patch = async {
+            await_first(&api).await;
+            write(&api, &change(Way::Patch, &json!({"pause": true}))).await
+        };
+        let (reply, _) = tokio::join!(patch, api.intents.propose(first));
+        assert_eq!(reply.body, r#"{"ttl":7,"pause":true}"#);
     }
 
     #[tokio::test]

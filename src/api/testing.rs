@@ -302,6 +302,12 @@ impl FakeGroup {
         document.clone_into(&mut self.inner.lock().expect("not poisoned").0.settings.document);
     }
 
+    pub(super) fn forget_settings(&self) {
+        let mut inner = self.inner.lock().expect("not poisoned");
+        inner.0.settings = Settings::default();
+        self.shown.send_replace(Self::shown(&inner.0, inner.1));
+    }
+
     pub(super) fn state(&self) -> ClusterState {
         self.inner.lock().expect("not poisoned").0.clone()
     }
