@@ -20,8 +20,8 @@
 //!   of the renewal intervals: [`timeout`].
 //!
 //! A guard which ended PostgreSQL disarms the device, as long as its daemon shows life. When the daemon hangs or is gone,
-//! pings end half a second earlier ([`EARLY`] before D - W) and the device is left alone: nothing would bring this node back but the restart of the machine, which is what an operator
-//! who gives pgherd a watchdog asks for. A daemon that comes back in time has it disarmed.
+//! pings end half a second earlier ([`EARLY`] before D - W) and the device is left alone: nothing would bring this node
+//! back but the restart of the machine, which is what an operator who gives pgherd a watchdog asks for. A daemon that comes back in time has it disarmed.
 //!
 //! A guard which is killed leaves the device counting. The next guard finds the note in the private directory and takes
 //! it over.
