@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::slot::SlotPolicy;
 
+/// What `synchronous_standby_names` names when every commit has to wait: no member may have this name.
+pub const NOBODY: &str = "__patroni_strict_sync_replica_placeholder__";
+
 /// What the configuration says about decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {

@@ -7,10 +7,7 @@ use std::collections::BTreeSet;
 
 use pgherd_raft::model::{MemberName, SyncSet};
 
-use crate::ha::SyncNames;
-
-/// A name which no standby has: with it every commit waits.
-const NOBODY: &str = "__patroni_strict_sync_replica_placeholder__";
+use crate::ha::{NOBODY, SyncNames};
 
 /// The parameter's value; none: the operator's own holds.
 pub(super) fn render(names: &SyncNames) -> Option<String> {

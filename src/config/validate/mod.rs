@@ -21,12 +21,10 @@ use restapi::{connect_address, ctl, restapi};
 
 use super::effective::OwnSection;
 use super::types::{Config, Ctl, Fencing, Watchdog, WatchdogMode};
+use crate::ha::NOBODY;
 
 /// Stores of Patroni which have no part in a cluster that brings its own.
 const OTHER_STORES: [&str; 6] = ["etcd", "etcd3", "consul", "zookeeper", "exhibitor", "kubernetes"];
-
-/// What strict synchronous mode names when there is no standby.
-const NOBODY: &str = "__patroni_strict_sync_replica_placeholder__";
 
 /// A power switch takes seconds.
 const FENCING_TIMEOUT: Duration = Duration::from_secs(20);
